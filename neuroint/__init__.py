@@ -1,0 +1,1 @@
+"""Find out which neuron interactions and normalizations help predict a recorded population."""

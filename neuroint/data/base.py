@@ -1,0 +1,181 @@
+"""What every data set becomes: sessions of clips, facts about them, and batches of tensors.
+
+Axes are ``batch time neurons`` (``batch time channel height width`` for video). A *clip* is one presentation of a
+stimulus; clips with equal ``stimulus_id`` are *repeats*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+TRAIN, VALIDATION, DEV_TEST, FINAL_TEST, UNUSED = "train", "validation", "dev_test", "final_test", "unused"
+TIERS = (TRAIN, VALIDATION, DEV_TEST, FINAL_TEST)
+
+
+class DataError(ValueError):
+    """A recording that cannot be used as it is: what was found, what was expected, what to do."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the data supplies and no configuration may set.
+
+    ``mean_responses`` is the mean over the training tier, in the units the model is trained in (after response
+    normalization). ``stimulus_shape`` is ``(channel, height, width)``.
+    """
+
+    n_neurons: int
+    stimulus_shape: tuple[int, int, int] | None
+    mean_responses: Float[np.ndarray, " neurons"]
+    shortest_clip: int
+    bin_s: float | None = None
+    behavior_channels: int = 0
+    pupil_channels: int = 0
+    observed_channels: int = 0
+    positions_um: Float[np.ndarray, "neurons 3"] | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """Facts by name, as components ask for them."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch of one clip, normalized, float32, time first."""
+
+    responses: Float[np.ndarray, "time neurons"]
+    stimulus: Float[np.ndarray, "time channel height width"] | None = None
+    behavior: Float[np.ndarray, "time behavior"] | None = None
+    pupil: Float[np.ndarray, "time pupil"] | None = None
+
+
+class Source(Protocol):
+    """Where clips are read from; it holds memory maps, is picklable, and writes nothing."""
+
+    def read(self, clip: int, start: int, frames: int) -> Clip:
+        """Read ``frames`` frames of a clip from frame ``start``: crop first, then normalize."""
+        ...
+
+
+@dataclass(frozen=True)
+class Session:
+    """One recording of one animal: a fixed set of neurons, and a table of clips.
+
+    Attributes:
+        name: unique among the sessions of a sweep.
+        animal: the unit of inference; several sessions may share one.
+        facts: what components may be built from.
+        tiers: one of ``TIERS`` (or ``unused``) per clip.
+        lengths: valid frames per clip; what lies behind them is padding.
+        stimulus_ids: equal for clips that showed the same stimulus.
+        source: reads clips.
+        scored_from: first frame that scores count (a rule of the benchmark, the same for all models).
+        cautions: sentences that later verdicts obey, such as "cells pooled over animals: no coupling".
+        fingerprint: hash of what identifies the recording (file names, sizes, statistics), for provenance.
+    """
+
+    name: str
+    animal: str
+    facts: Facts
+    tiers: tuple[str, ...]
+    lengths: Int[np.ndarray, " clips"]
+    stimulus_ids: Int[np.ndarray, " clips"]
+    source: Source
+    scored_from: int = 0
+    cautions: tuple[str, ...] = ()
+    fingerprint: str = ""
+
+    def clips(self, tier: str) -> Int[np.ndarray, " clips"]:
+        """Indices of the clips of a tier, in order."""
+        return np.flatnonzero(np.asarray(self.tiers) == tier)
+
+    def repeats(self, tier: str) -> list[Int[np.ndarray, " repeats"]]:
+        """Clips of a tier grouped by stimulus, in order of first presentation."""
+        clips = self.clips(tier)
+        groups: dict[int, list[int]] = {}
+        for clip in clips:
+            groups.setdefault(int(self.stimulus_ids[clip]), []).append(int(clip))
+        return [np.asarray(group) for group in groups.values()]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model may read. ``observed`` is recorded activity; only ``model.py`` hands it on, lagged or masked."""
+
+    stimulus: Float[Tensor, "batch time channel height width"] | None = None
+    behavior: Float[Tensor, "batch time behavior"] | None = None
+    pupil: Float[Tensor, "batch time pupil"] | None = None
+    observed: Float[Tensor, "batch time observed"] | None = None
+
+    @property
+    def n_batch(self) -> int:
+        """Clips in the batch."""
+        return self._any().shape[0]
+
+    @property
+    def n_frames(self) -> int:
+        """Frames per clip."""
+        return self._any().shape[1]
+
+    def from_frame(self, start: int) -> Inputs:
+        """Drop the first ``start`` frames of everything."""
+        return self.map(lambda tensor: tensor[:, start:])
+
+    def map(self, function) -> Inputs:
+        """Apply a function to every tensor that is there."""
+        return Inputs(**{f.name: None if (x := getattr(self, f.name)) is None else function(x) for f in fields(self)})
+
+    def _any(self) -> Tensor:
+        for f in fields(self):
+            tensor = getattr(self, f.name)
+            if tensor is not None:
+                return tensor
+        raise ValueError("inputs are empty; give at least one of stimulus, behavior, pupil, observed")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops of one session's clips, with what was recorded and which of it counts."""
+
+    session: str
+    inputs: Inputs
+    responses: Float[Tensor, "batch time neurons"]
+    valid: Bool[Tensor, "batch time neurons"]
+    clips: Int[Tensor, " batch"]
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
+        """Move to a device, and floating-point tensors to a dtype."""
+        return replace(
+            self,
+            inputs=self.inputs.map(lambda x: x.to(device, dtype, non_blocking=True)),
+            responses=self.responses.to(device, dtype, non_blocking=True),
+            valid=self.valid.to(device, non_blocking=True),
+        )
+
+    def from_frame(self, start: int) -> Batch:
+        """Drop the first frames of everything."""
+        return replace(
+            self,
+            inputs=self.inputs.from_frame(start),
+            responses=self.responses[:, start:],
+            valid=self.valid[:, start:],
+        )
+
+
+def collate(session: str, clips: Iterable[int], parts: list[Clip]) -> Batch:
+    """Stack crops of equal length into a batch; a response that is NaN is not valid and becomes 0."""
+    responses = torch.from_numpy(np.stack([part.responses for part in parts]))
+    valid = ~torch.isnan(responses)
+    inputs = {
+        name: None if getattr(parts[0], name) is None else torch.from_numpy(np.stack([getattr(p, name) for p in parts]))
+        for name in ("stimulus", "behavior", "pupil")
+    }
+    index = torch.tensor(list(clips), dtype=torch.int64)
+    return Batch(session, Inputs(**inputs), torch.nan_to_num_(responses, nan=0.0), valid, index)

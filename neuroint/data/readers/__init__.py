@@ -1,0 +1,1 @@
+"""A file per format; each registers a reader that turns a path into sessions."""

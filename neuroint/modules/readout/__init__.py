@@ -1,0 +1,1 @@
+"""Every file here registers the readouts it defines."""

@@ -1,0 +1,45 @@
+"""Shared by all tests: seeds, quiet libraries, and where the real recordings are."""
+
+import os
+
+os.environ.update(
+    {
+        "RAY_AUTH_MODE": "disabled",  # a token would be written into the home folder
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MPLBACKEND": "Agg",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+)
+
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _global_state_is_left_alone():
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    yield
+    assert torch.get_default_dtype() == dtype, "a test changed torch's default dtype"
+    assert torch.get_num_threads() == threads, "a test changed torch's number of threads"
+
+
+@pytest.fixture
+def recordings() -> Path:
+    """The folder of real recordings; absent in a user's clone, required where CI=true."""
+    if not RECORDINGS.is_dir():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{RECORDINGS} is missing, and CI=true requires it")
+        pytest.skip(f"real recordings are not in this clone ({RECORDINGS})")
+    return RECORDINGS
