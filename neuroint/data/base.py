@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -56,6 +56,7 @@ class Clip:
     pupil: Float[np.ndarray, "time pupil"] | None = None
 
 
+@runtime_checkable  # or else beartype cannot check Session in tests
 class Source(Protocol):
     """Where clips are read from; it holds memory maps, is picklable, and writes nothing."""
 
@@ -157,6 +158,15 @@ class Batch:
             inputs=self.inputs.map(lambda x: x.to(device, dtype, non_blocking=True)),
             responses=self.responses.to(device, dtype, non_blocking=True),
             valid=self.valid.to(device, non_blocking=True),
+        )
+
+    def pin_memory(self) -> Batch:
+        """Copy to page-locked memory, from which a CUDA device reads without waiting; the data loader calls this."""
+        return replace(
+            self,
+            inputs=self.inputs.map(lambda x: x.pin_memory()),
+            responses=self.responses.pin_memory(),
+            valid=self.valid.pin_memory(),
         )
 
     def from_frame(self, start: int) -> Batch:
