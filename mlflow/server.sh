@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Start an MLflow tracking server. Everything is set by environment variables:
+#   BACKEND        database URI            default: SQLite in ./results/mlflow.db
+#   ARTIFACTS      folder or s3://bucket   default: ./results/mlartifacts
+#   HOST, PORT     where it listens        default: 127.0.0.1, 5000
+#   ALLOWED_HOSTS  names under which clients may reach it, with port, comma-separated; default: this machine and private addresses
+set -euo pipefail
+
+fail() { echo "server.sh: $*" >&2; exit 1; }
+
+RESULTS="$PWD/results"
+BACKEND="${BACKEND:-sqlite:///$RESULTS/mlflow.db}"
+ARTIFACTS="${ARTIFACTS:-$RESULTS/mlartifacts}"
+HOST="${HOST:-127.0.0.1}"
+PORT="${PORT:-5000}"
+
+command -v mlflow >/dev/null || fail "no mlflow on the PATH; expected the project's environment; run: . .venv/bin/activate"
+[[ "$PORT" =~ ^[0-9]+$ ]] || fail "PORT=$PORT is no number; expected 1 to 65535"
+
+python - "$HOST" "$PORT" <<'PYTHON' || fail "cannot listen on $HOST:$PORT; expected a free port; stop what runs there, or set PORT to another one"
+import socket
+import sys
+
+listener = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just left is free
+try:
+    listener.bind((sys.argv[1], int(sys.argv[2])))
+except (OSError, OverflowError) as error:
+    sys.exit(f"server.sh: {error}")
+PYTHON
+
+case "$BACKEND" in sqlite:////*) mkdir -p "$(dirname "${BACKEND#sqlite:///}")" ;; esac
+
+export MLFLOW_DISABLE_TELEMETRY=true
+exec mlflow server --backend-store-uri "$BACKEND" --artifacts-destination "$ARTIFACTS" \
+  --host "$HOST" --port "$PORT" ${ALLOWED_HOSTS:+--allowed-hosts "$ALLOWED_HOSTS"}
