@@ -1,0 +1,28 @@
+"""How much of the response varies with the stimulus."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from neuroint.metrics.arithmetic import signal
+from neuroint.metrics.moments import Moments
+from neuroint.registry import metrics
+
+NEEDS_REPEATS = True
+
+
+@metrics.register("signal_power")
+def signal_power(moments: Moments) -> Float[np.ndarray, " neurons"]:
+    """Estimate the variance over frames of the noise-free response.
+
+    SP = var(mean over repeats, ddof 1) - mean(var across repeats / repeats), over the frames with at least two
+    repeats. With equal numbers of repeats this is Sahani and Linden's estimator; the second form is unbiased with
+    unequal ones too.
+
+    Range: any sign, squared response units. Unbiased, so about half of the neurons that do not respond are below 0:
+    keep the sign when averaging. NaN with fewer than two repeated frames. Null: 0 for a neuron of pure noise.
+
+    Source: Sahani and Linden 2003; Schoppe et al. 2016.
+    """
+    return signal(moments)
