@@ -1,0 +1,117 @@
+"""Score a model on a tier: one full deterministic pass, streamed into per-neuron sufficient statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from neuroint import registry
+from neuroint.data.base import Session
+from neuroint.data.loader import ClipLoader, EvaluationBatch
+from neuroint.data.plan import evaluation_plan
+from neuroint.metrics.moments import Moments, MomentsBuilder, concatenate
+from neuroint.model import PopulationModel, predict_in_chunks
+from neuroint.runtime import Runtime
+
+Scores = dict[str, Float[np.ndarray, " neurons"]]
+
+
+@torch.no_grad()
+def evaluate(
+    model: PopulationModel,
+    loader: ClipLoader,
+    tier: str,
+    runtime: Runtime,
+    *,
+    frames_at_once: int,
+    chunk_frames: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    rows: int | None = None,
+) -> dict[str, Moments]:
+    """Predict every clip of a tier and reduce it to moments; every worker ends up with all of them.
+
+    Frames before ``session.scored_from`` are predicted but not scored.
+
+    Args:
+        model: its core and stages are used as they are in evaluation.
+        loader: reads the sessions that are scored.
+        tier: which clips.
+        runtime: workers share the stimuli among them.
+        frames_at_once: sets how many clips make a batch.
+        chunk_frames: predict longer clips in chunks of so many frames, with the same result in less memory.
+        dtype: of the model.
+        rows: most rows of stimuli to keep apart; 1 where only totals are wanted.
+
+    Raises:
+        ValueError: the model consumes more frames than are left out of the score.
+    """
+    model.eval()
+    settings = (frames_at_once, chunk_frames, dtype, rows)
+    return {s.name: _gather(_moments(model, loader, s, tier, runtime, *settings), runtime) for s in loader.sessions}
+
+
+def _moments(
+    model: PopulationModel,
+    loader: ClipLoader,
+    session: Session,
+    tier: str,
+    runtime: Runtime,
+    frames_at_once: int,
+    chunk_frames: int | None,
+    dtype: torch.dtype,
+    rows: int | None,
+) -> Moments | None:
+    """Stream this worker's stimuli of one session; repeats split over batches are put together again."""
+    plan = evaluation_plan(
+        [session],
+        tier,
+        batch_size=max(1, frames_at_once // session.facts.shortest_clip),
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        lead=model.lost_frames,
+    )
+    if not plan:
+        return None
+    builder = MomentsBuilder(session.facts.n_neurons, session.name, tier, rows)
+    waiting: list[tuple[np.ndarray, ...]] = []
+    for piece in loader.evaluation(plan):
+        batch = piece.batch.to(runtime.device, dtype)
+        rates = predict_in_chunks(model, batch.inputs, session.name, chunk_frames)
+        parts = [x.cpu().numpy() for x in replace(piece, batch=batch).scored(rates)]
+        for stimulus, clips in _stimuli(piece):
+            waiting.append(tuple(part[clips] for part in parts))
+            if not (piece.continued and stimulus == piece.stimuli[-1]):
+                builder.add(*(np.concatenate(part) for part in zip(*waiting, strict=True)))
+                waiting = []
+    return builder.finish()
+
+
+def _stimuli(piece: EvaluationBatch) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows of a batch by stimulus, in order."""
+    stimuli = np.asarray(piece.stimuli)
+    for stimulus in dict.fromkeys(piece.stimuli):
+        yield stimulus, np.flatnonzero(stimuli == stimulus)
+
+
+def score(moments: Mapping[str, Moments], metric: str) -> Scores:
+    """Compute a metric per neuron of every session."""
+    return {name: registry.metrics[metric].factory(m) for name, m in moments.items()}
+
+
+def pooled_mean(scores: Scores) -> float:
+    """Mean over all neurons of all sessions pooled (Sensorium's rule); undefined neurons are left out."""
+    values = np.concatenate(list(scores.values()))
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _gather(moments: Moments | None, runtime: Runtime) -> Moments:
+    """Put the workers' stimuli together; a worker may have had none."""
+    parts: list[Moments | None] = [moments]
+    if runtime.world_size > 1:
+        parts = [None] * runtime.world_size
+        torch.distributed.all_gather_object(parts, moments)
+    return concatenate([part for part in parts if part is not None])

@@ -1,0 +1,241 @@
+"""The state of one training run: model, optimizer, schedule, average, progress; saved and restored whole."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from neuroint import registry
+from neuroint.analysis.leak import LeakCertificate, certify
+from neuroint.config import TrialConfig
+from neuroint.data.base import TRAIN, Inputs, Session, collate
+from neuroint.evaluation import Scores
+from neuroint.model import PopulationModel, build_model, facts_of
+from neuroint.optimization import Schedule
+from neuroint.runtime import Runtime
+from neuroint.seeding import derive, seed_everything
+
+STATE_FILE, WEIGHTS_FILE = "state.pt", "best.safetensors"
+CERTIFIED_FRAMES = 16  # beyond what the core consumes; enough to see a leak across the cut
+
+
+@dataclass
+class Progress:
+    """How far a run has come; epochs are counted from 0."""
+
+    epochs: int
+    patience: int
+    epoch: int = 0
+    score: float = -math.inf
+    best: float = -math.inf
+    stalled: int = 0
+    last: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done or validation has stalled."""
+        return self.epoch >= self.epochs or self.stalled >= self.patience
+
+
+@dataclass
+class Fit:
+    """Everything that changes while a configuration is trained."""
+
+    config: TrialConfig
+    model: PopulationModel
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    progress: Progress
+    ema: AveragedModel | None = None
+    certificate: LeakCertificate | None = None
+    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    best_scores: Scores = field(default_factory=dict)
+    base_rates: list[float] = field(default_factory=list)
+
+    @property
+    def evaluated(self) -> PopulationModel:
+        """The model that validation sees: the running average, where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Parameters that are not frozen."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def training_mode(self) -> None:
+        """Switch to training; frozen parts and frozen batch statistics stay as in evaluation."""
+        self.model.train()
+        _swap_schedule_free(self.optimizer, "train")
+        for name, part in _parts(self.model).items():
+            part.train(getattr(self.config.init, name) != "frozen")
+        if self.config.train.batch_statistics == "frozen":
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def evaluation_mode(self) -> None:
+        """Switch to evaluation; a schedule-free optimizer puts its average in place."""
+        _swap_schedule_free(self.optimizer, "eval")
+        self.evaluated.eval()
+
+    def set_learning_rate(self, epoch: float) -> None:
+        """Scale the learning rates of all groups."""
+        factor = self.schedule.factor(epoch, self.config.train.epochs)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+
+    def observe(self, score: float, scores: Scores) -> None:
+        """Take note of an epoch's validation score and keep the weights when it is the best."""
+        progress = self.progress
+        progress.epoch += 1
+        progress.score = score
+        progress.stalled += 1
+        self.schedule.observe(score)
+        if score > progress.best or not self.best_weights:
+            progress.best, progress.stalled = score, 0
+            self.best_weights = {k: v.detach().clone().contiguous() for k, v in self.evaluated.state_dict().items()}
+            self.best_scores = scores
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint: tensors and plain numbers only."""
+        save_file(self.best_weights, str(folder / WEIGHTS_FILE))
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "ema": None if self.ema is None else self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "progress": asdict(self.progress),
+                "best_scores": {name: torch.as_tensor(values) for name, values in self.best_scores.items()},
+            },
+            folder / STATE_FILE,
+        )
+
+    def restore(self, folder: Path, device: torch.device) -> None:
+        """Go on from a checkpoint written by ``save``."""
+        state = torch.load(folder / STATE_FILE, map_location=device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.progress = Progress(**state["progress"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.best_weights = load_file(str(folder / WEIGHTS_FILE), device=str(device))
+        self.best_scores = {name: values.cpu().numpy() for name, values in state["best_scores"].items()}
+
+
+def prepare(config: TrialConfig, sessions: list[Session], runtime: Runtime, dtype: torch.dtype) -> Fit:
+    """Build, initialize, certify and, after an interruption, restore a run."""
+    seed_everything(derive(config.seed, "init"))
+    model = build_model(config.specs, facts_of(sessions)).to(runtime.device, dtype)
+    if config.train.neurons_per_step and model.needs_population:
+        raise ValueError(
+            f"train.neurons_per_step={config.train.neurons_per_step} drops neurons that "
+            f"{config.specs['normalization'].name}/{config.specs['interaction'].name} reads; remove one of the two"
+        )
+    if config.init.source:
+        load_weights(model, Path(config.init.source))
+    certificate = certify_model(model, sessions[0], runtime.device, dtype)
+    groups = _parameter_groups(model, config)
+    optimizer = _build("optimizer", config, groups)
+    for group in optimizer.param_groups:
+        group["lr"] *= group.pop("factor", 1.0)
+    fit = Fit(
+        config=config,
+        model=model,
+        objective=_build("objective", config),
+        optimizer=optimizer,
+        schedule=_build("schedule", config),
+        progress=Progress(config.train.epochs, config.train.patience),
+        ema=_average(model, config.train.ema),
+        certificate=certificate,
+        base_rates=[group["lr"] for group in optimizer.param_groups],
+    )
+    if found := runtime.checkpoint():
+        fit.restore(found, runtime.device)
+    if config.train.compile:
+        model.core.compile()
+    return fit
+
+
+def certify_model(model: PopulationModel, session: Session, device: torch.device, dtype: torch.dtype) -> LeakCertificate:
+    """Compute the leak certificate on the first frames of the session's shortest training clip."""
+    clip = int(min(session.clips(TRAIN), key=lambda c: session.lengths[c]))
+    frames = min(int(session.lengths[clip]), model.lost_frames + CERTIFIED_FRAMES)
+    read = session.source.read(clip, 0, frames)
+    inputs: Inputs = collate(session.name, [clip, clip], [read, read]).to(device, dtype).inputs
+    model.eval()
+    return certify(lambda x: model(x, session.name), inputs, information=model.information, causal=model.causal)
+
+
+def load_weights(model: PopulationModel, source: Path) -> None:
+    """Copy what a fitted run has in common with this model: the core, and the parts of sessions that both know.
+
+    Raises:
+        ValueError: the file is missing, or nothing in it fits.
+    """
+    file = source / WEIGHTS_FILE if source.is_dir() else source
+    if not file.is_file():
+        raise ValueError(f"init.source: {file} does not exist; give a run's folder or a .safetensors file")
+    weights, wanted = load_file(str(file)), model.state_dict()
+    fitting = {k: v for k, v in weights.items() if k in wanted and wanted[k].shape == v.shape}
+    if not any(key.startswith("core.") for key in fitting) and any(key.startswith("core.") for key in wanted):
+        raise ValueError(
+            f"init.source: {file} holds no core of this shape ({len(weights)} tensors, {len(fitting)} fit); "
+            "use the core, with the same options, that the run was fitted with"
+        )
+    model.load_state_dict(fitting, strict=False)
+
+
+def _parameter_groups(model: PopulationModel, config: TrialConfig) -> list[dict[str, Any]]:
+    """Freeze parts, and give finetuned ones a lower learning rate."""
+    groups = []
+    for name, part in _parts(model).items():
+        how = getattr(config.init, name)
+        part.requires_grad_(how != "frozen")
+        parameters = [p for p in part.parameters() if p.requires_grad]
+        if parameters:
+            groups.append({"params": parameters, "factor": {"finetuned": config.init.finetune_factor}.get(how, 1.0)})
+    if not groups:
+        raise ValueError("nothing is left to train: every part is frozen or has no parameters; set one to trained")
+    return groups
+
+
+def _parts(model: PopulationModel) -> dict[str, nn.Module]:
+    return {
+        "core": model.core,
+        "readout": model.readouts,
+        "normalization": model.normalization,
+        "interaction": model.interaction,
+    }
+
+
+def _build(key: str, config: TrialConfig, *positional: Any) -> Any:
+    spec = config.specs[key]
+    component = {
+        "optimizer": registry.optimizers,
+        "schedule": registry.schedules,
+        "objective": registry.objectives,
+    }[key][spec.name]
+    options, _ = component.validate(spec.options)
+    return component.factory(*positional, **options)
+
+
+def _average(model: PopulationModel, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _swap_schedule_free(optimizer: torch.optim.Optimizer, mode: str) -> None:
+    swap = getattr(optimizer, mode, None)
+    if swap is not None:
+        swap()

@@ -1,0 +1,1 @@
+"""Search, confirm and score the arms of a question with Ray Tune and Optuna."""
