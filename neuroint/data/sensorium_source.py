@@ -1,0 +1,218 @@
+"""Read stretches of Sensorium clips: crop the memory map first, then normalize the crop, in float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from neuroint.data.base import Clip, DataError
+from neuroint.data.sensorium import BEHAVIOR, PUPIL, RESPONSES, Recording, statistic_file
+
+ResponseNormalization = Literal["official", "per_neuron", "none"]
+SMALLEST_STD = 0.01  # of the mean standard deviation; neurons below are scaled by this much instead
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What turns raw crops into normalized ones; time last, sliced like the arrays they belong to.
+
+    Attributes:
+        shift: subtracted first, per modality; modalities that are not centered are not in it.
+        scale: multiplied then, per modality.
+        frames: leading frames at which all statistics are finite; what lies behind cannot be normalized.
+        mean_responses: mean over the training tier after normalization.
+    """
+
+    shift: dict[str, Float[np.ndarray, "*axes time"]]
+    scale: dict[str, Float[np.ndarray, "*axes time"]]
+    frames: int
+    mean_responses: Float[np.ndarray, " neurons"]
+
+    def apply(self, modality: str, raw: np.ndarray, start: int, stop: int) -> Float[np.ndarray, "*axes frames"]:
+        """Normalize frames ``start`` to ``stop`` of a modality; every element becomes ``(raw - shift) * scale``."""
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by the reader
+            crop = raw[..., start:stop].astype(np.float32)
+            if modality in self.shift:
+                crop -= self.shift[modality][..., start:stop]
+            crop *= self.scale[modality][..., start:stop]
+        return crop
+
+
+def load_normalization(recording: Recording, how: ResponseNormalization) -> Normalization:
+    """Build the official normalization of the Sensorium releases from a session's statistics.
+
+    Stimulus ``(x - mean) / std`` per pixel and frame; pupil ``(x - mean) / std``; behavior ``x / std``; responses as
+    ``response_scale`` says. Where a standard deviation is 0 the input carries nothing and becomes 0.
+
+    Raises:
+        DataError: statistics of responses are unusable (not finite, zero everywhere, negative means).
+    """
+    stimulus = recording.layout.stimulus
+    shift, scale, frames = {}, {}, recording.shape(RESPONSES)[-1]
+    for modality in (m for m in (stimulus, BEHAVIOR, PUPIL) if recording.has(m)):
+        std = recording.statistic(modality, "std")
+        finite = np.isfinite(std)
+        if modality != BEHAVIOR:
+            mean = recording.statistic(modality, "mean")
+            finite &= np.isfinite(mean)
+            shift[modality] = mean.astype(np.float32)
+        scale[modality] = _reciprocal(std)
+        frames = min(frames, leading(finite))
+    mean = _mean_responses(recording, frames)
+    scale[RESPONSES] = response_scale(recording.statistic(RESPONSES, "std"), mean, how, recording.name)
+    mean_responses = (mean * scale[RESPONSES][:, : mean.shape[1]]).mean(axis=1).clip(min=0).astype(np.float32)
+    return Normalization(shift, scale, frames, mean_responses)
+
+
+def response_scale(
+    std: Float[np.ndarray, "neurons time"],
+    mean: Float[np.ndarray, "neurons finite"],
+    how: ResponseNormalization,
+    name: str,
+) -> Float[np.ndarray, "neurons time"]:
+    """Compute what responses are multiplied by.
+
+    With ``s`` the standard deviation and ``smallest = .01 * nanmean(s)``, it is ``1 / s`` where ``s > smallest`` and
+    ``1 / smallest`` elsewhere. For ``official``, ``s`` is the stored statistic, which has a value per neuron and frame.
+    For ``per_neuron``, ``s`` is the standard deviation over all training frames of a neuron, from the variance within
+    frames and between frames: ``sqrt(mean_t std^2 + var_t mean)``. For ``none`` the scale is 1.
+
+    Raises:
+        DataError: the standard deviation is 0 or undefined in all neurons.
+    """
+    if how == "none":
+        return np.broadcast_to(np.float32(1), std.shape)
+    if how == "per_neuron":
+        within = np.square(std[:, : mean.shape[1]]).mean(axis=1)
+        std = np.broadcast_to(np.sqrt(within + mean.var(axis=1))[:, None], std.shape)
+    known = std[np.isfinite(std)]
+    smallest = SMALLEST_STD * known.mean() if known.size else 0.0
+    if not 0 < smallest < np.inf:
+        raise DataError(
+            f"session {name}: {statistic_file(RESPONSES, 'std')} is zero or undefined in every neuron, expected the "
+            "standard deviation over the training tier; are the training responses withheld?"
+        )
+    above = std > smallest
+    return (1 / np.where(above, std, smallest)).astype(np.float32)
+
+
+class SensoriumSource:
+    """Reads clips of one session; holds names and headers of files, and the statistics once they are needed.
+
+    Maps are opened for one read and dropped after it, so none is open between reads. The statistics (float32, one array
+    of ``neurons time``) are loaded in each process that reads and left behind when the source is pickled.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        lengths: Int[np.ndarray, " clips"],
+        response_normalization: ResponseNormalization = "official",
+        shrink: int = 1,
+    ) -> None:
+        self.recording = recording
+        self.lengths = lengths
+        self.response_normalization: ResponseNormalization = response_normalization
+        self.shrink = shrink
+
+    @cached_property
+    def normalization(self) -> Normalization:
+        """Statistics of the session, loaded when first asked for."""
+        return load_normalization(self.recording, self.response_normalization)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the statistics behind."""
+        return {key: value for key, value in self.__dict__.items() if key != "normalization"}
+
+    def read(self, clip: int, start: int, frames: int) -> Clip:
+        """Read ``frames`` frames of a clip from frame ``start``, normalized; negative responses become 0.
+
+        Deconvolution leaves negatives of about 1e-9, which a rate cannot have.
+
+        Raises:
+            ValueError: the frames are not all within the valid frames of the clip.
+            DataError: the file is gone or unreadable, or a value within the valid frames is NaN or infinite.
+        """
+        if start < 0 or frames < 1 or start + frames > self.lengths[clip]:
+            raise ValueError(
+                f"session {self.recording.name}: clip {clip} has {self.lengths[clip]} valid frames; "
+                f"frames {start} to {start + frames} were asked for"
+            )
+        responses = self._read(RESPONSES, clip, start, frames)
+        stimulus = _area_average(self._read(self.recording.layout.stimulus, clip, start, frames), self.shrink)
+        return Clip(
+            responses=np.maximum(responses, 0, out=responses).T,
+            stimulus=np.moveaxis(stimulus, -1, 0)[:, None],
+            behavior=self._read(BEHAVIOR, clip, start, frames).T if self.recording.has(BEHAVIOR) else None,
+            pupil=self._read(PUPIL, clip, start, frames).T if self.recording.has(PUPIL) else None,
+        )
+
+    def _read(self, modality: str, clip: int, start: int, frames: int) -> Float[np.ndarray, "*axes time"]:
+        raw = self.recording.clip(modality, clip)
+        crop = self.normalization.apply(modality, raw, start, start + frames)
+        if not np.isfinite(crop.sum()):  # one pass; where it is not finite is looked up only then
+            _refuse_gaps(self.recording.name, modality, clip, crop, start)
+        return crop
+
+
+def leading(known: np.ndarray) -> int:
+    """Count the frames (last axis) before the first at which anything is not known."""
+    unknown = np.flatnonzero(~known.reshape(-1, known.shape[-1]).all(axis=0))
+    return int(unknown[0]) if len(unknown) else known.shape[-1]
+
+
+def describe_gap(modality: str, clip: int, values: np.ndarray, start: int) -> str | None:
+    """Say where in the valid frames of a clip a value is NaN or infinite, if any is."""
+    gaps = np.argwhere(~np.isfinite(values))
+    if not len(gaps):
+        return None
+    frame = start + int(gaps[:, -1].min())
+    return (
+        f"data/{modality}/{clip}.npy has {len(gaps)} values that are NaN or infinite inside the clip, the first at "
+        f"frame {frame}; only the padding behind the last frame may be NaN: repair it or give the clip the tier none"
+    )
+
+
+def _refuse_gaps(name: str, modality: str, clip: int, crop: np.ndarray, start: int) -> None:
+    gap = describe_gap(modality, clip, crop, start)
+    if gap:
+        raise DataError(f"session {name}: {gap}")
+
+
+def _reciprocal(std: np.ndarray) -> Float[np.ndarray, "*axes time"]:
+    """``1 / std``, and 0 where the standard deviation is 0 or unknown."""
+    known = np.isfinite(std) & (std > 0)
+    return np.where(known, 1 / np.where(known, std, 1), 0).astype(np.float32)
+
+
+def _mean_responses(recording: Recording, frames: int) -> Float[np.ndarray, "neurons finite"]:
+    """Raw mean response per frame over the training tier, at the leading frames where it is known."""
+    file = statistic_file(RESPONSES, "mean")
+    mean = recording.statistic(RESPONSES, "mean")
+    mean = mean[:, : min(frames, leading(np.isfinite(mean)))]
+    if mean.shape[1] == 0:
+        raise DataError(
+            f"session {recording.name}: {file} or the statistics of the inputs are NaN at the first frame; compute "
+            "them over the valid frames of the training tier"
+        )
+    lowest = mean.mean(axis=1).min()
+    if lowest < -1e-3 * np.abs(mean).mean():
+        raise DataError(
+            f"session {recording.name}: {file} has a mean response of {lowest:.3g}, expected responses that are not "
+            "negative, such as deconvolved calcium or spike counts; convert them or use another reader"
+        )
+    return mean
+
+
+def _area_average(
+    frames: Float[np.ndarray, "height width time"], shrink: int
+) -> Float[np.ndarray, "rows columns time"]:
+    """Average blocks of ``shrink`` by ``shrink`` pixels."""
+    if shrink == 1:
+        return frames
+    height, width, time = frames.shape
+    return frames.reshape(height // shrink, shrink, width // shrink, shrink, time).mean(axis=(1, 3))
