@@ -13,7 +13,7 @@ import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Generic, TypeVar
@@ -43,7 +43,7 @@ class MissingFactError(ValueError):
     """A component needs something that the data does not have."""
 
 
-def nearest(word: str, known: typing.Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the closest known word, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" Did you mean '{close[0]}'?" if close else ""
@@ -157,7 +157,7 @@ class Registry(Generic[T]):
                 raise ValueError(f"{self.kind} '{name}' is registered already; give the new one another name")
             if not inspect.getdoc(factory):
                 raise ValueError(f"{self.kind} '{name}' has no docstring; its first line is shown by `neuroint list`")
-            facts, choices = _split_signature(self.kind, name, factory)
+            facts, choices = split_signature(self.kind, name, factory)
             self._components[name] = Component(self.kind, name, factory, facts, choices)
             return factory
 
@@ -193,7 +193,7 @@ class Registry(Generic[T]):
             entry.load()
 
 
-def _split_signature(kind: str, name: str, factory: Callable[..., Any]) -> tuple[dict[str, bool], dict[str, Choice]]:
+def split_signature(kind: str, name: str, factory: Callable[..., Any]) -> tuple[dict[str, bool], dict[str, Choice]]:
     """Read facts and choices off a signature."""
     target = factory.__init__ if inspect.isclass(factory) else factory
     hints = typing.get_type_hints(target, include_extras=True)
@@ -229,4 +229,4 @@ objectives: Registry[Any] = Registry("objective", "neuroint.modules.objective")
 metrics: Registry[Any] = Registry("metric", "neuroint.metrics")
 optimizers: Registry[Any] = Registry("optimizer", "neuroint.optimization")
 schedules: Registry[Any] = Registry("schedule", "neuroint.optimization")
-samplers: Registry[Any] = Registry("sampler", "neuroint.sweep")
+samplers: Registry[Any] = Registry("sampler", "neuroint.sweep.samplers")
