@@ -3,7 +3,8 @@
 #   BACKEND        database URI            default: SQLite in ./results/mlflow.db
 #   ARTIFACTS      folder or s3://bucket   default: ./results/mlartifacts
 #   HOST, PORT     where it listens        default: 127.0.0.1, 5000
-#   ALLOWED_HOSTS  names under which clients may reach it, with port, comma-separated; default: this machine and private addresses
+#   ALLOWED_HOSTS  names under which clients may reach it, comma-separated; default: this machine and private addresses
+# Arguments are handed on to `mlflow server` (--workers 1, --app-name basic-auth, ...).
 set -euo pipefail
 
 fail() { echo "server.sh: $*" >&2; exit 1; }
@@ -32,5 +33,6 @@ PYTHON
 case "$BACKEND" in sqlite:////*) mkdir -p "$(dirname "${BACKEND#sqlite:///}")" ;; esac
 
 export MLFLOW_DISABLE_TELEMETRY=true
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # runs are only tracked here; the job runner takes 235 MB
 exec mlflow server --backend-store-uri "$BACKEND" --artifacts-destination "$ARTIFACTS" \
-  --host "$HOST" --port "$PORT" ${ALLOWED_HOSTS:+--allowed-hosts "$ALLOWED_HOSTS"}
+  --host "$HOST" --port "$PORT" ${ALLOWED_HOSTS:+--allowed-hosts "$ALLOWED_HOSTS"} "$@"

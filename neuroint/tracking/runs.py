@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from neuroint.tracking.journal import Event, RunRecord, SweepRecord
-from neuroint.tracking.server import TrackingError, alone, artifact_location, check_reachable, import_mlflow
+from neuroint.tracking.server import (
+    TrackingError,
+    alone,
+    artifact_location,
+    check_reachable,
+    import_mlflow,
+    without_password,
+)
 
 # KILLED: ended before its time, but not by a crash.
 _MLFLOW_STATUS = {
@@ -280,4 +287,4 @@ def _ms(time_s: float) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:500]
+    return without_password(str(error).strip().partition("\n")[0][:500])

@@ -148,7 +148,7 @@ class Uploader:
                 Exception
             ) as caught:  # the network, a disk, a bug: none may reach training; it is told and tried again
                 error = caught
-        told = None if error is None else f"{type(error).__name__}: {str(error).strip()[:500]}"
+        told = None if error is None else f"{type(error).__name__}: {without_password(str(error).strip()[:500])}"
         if told and told != self.last_error:
             log.warning("MLflow does not take it yet, training goes on: %s", told)
         self.last_error = told
@@ -184,7 +184,7 @@ class Uploader:
             except Refused as error:
                 self._refuse(str(error), progress)
             except Exception as error:  # a full disk or bucket: the files stay where they are and are tried again
-                files["error"], last = str(error)[:500], error
+                files["error"], last = without_password(str(error)[:500]), error
                 continue
             progress.waiting.remove(files)
             self._save()
