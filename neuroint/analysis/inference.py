@@ -38,6 +38,7 @@ class Comparison:
         smallest_effect: the smallest difference that would matter, declared beforehand.
         alpha: error rate.
         obstacle: why it cannot be tested; empty where it can.
+        family: testable contrasts that the p values are adjusted for.
     """
 
     unit: Unit
@@ -51,6 +52,7 @@ class Comparison:
     smallest_effect: float
     alpha: float
     obstacle: str = ""
+    family: int = 1
 
     @property
     def scope(self) -> str:
@@ -78,10 +80,12 @@ class Comparison:
         if self.obstacle:
             return f"Not testable for {self.scope}: {self.obstacle}."
         low, high = self.interval
+        min_f = (self.difference / self.error) ** 2
+        family = f" (Holm over {self.family} contrasts)" if self.family > 1 else ""
         return (
             f"{_READING[self.verdict]} for {self.scope}: difference {self.difference:.4g} "
-            f"({1 - self.alpha:.0%} interval {low:.4g} to {high:.4g}), min-F'(1, {self.df:.1f}) = {(self.difference / self.error) ** 2:.2f}, "
-            f"p = {self.p:.3g}, equivalence within {self.smallest_effect:g} p = {self.p_equivalent:.3g}; "
+            f"({1 - self.alpha:.0%} interval {low:.4g} to {high:.4g}), min-F'(1, {self.df:.1f}) = {min_f:.2f}, "
+            f"p = {self.p:.3g}, equivalence within {self.smallest_effect:g} p = {self.p_equivalent:.3g}{family}; "
             f"{self.n_seeds} seeds x {self.n_units} {_PLURAL[self.unit]}."
         )
 
@@ -144,13 +148,13 @@ def _obstacle(difference: Float[np.ndarray, "seeds units"], unit: Unit) -> str:
     """Say what forbids a test, or nothing."""
     seeds, units = difference.shape
     missing = np.count_nonzero(~np.isfinite(difference))
-    flat = seeds > 1 and units > 1 and _is_flat(difference.mean(axis=0)) and _is_flat(difference.mean(axis=1))
+    complete = seeds > 1 and units > 1 and missing == 0
+    flat = complete and _is_flat(difference.mean(axis=0)) and _is_flat(difference.mean(axis=1))
     checks = {
         f"{seeds} seed cannot tell a design from luck in training; retrain both arms with more seeds": seeds < 2,
         f"{units} animal; compare held-out stimuli within this recording instead": unit == "animal" and units < 2,
         f"{units} stimulus; score at least two": unit == "stimulus" and units < 2,
-        f"{missing} of {difference.size} differences are missing; repair those runs, leave that seed out, or take a score that these data define": missing
-        > 0,
+        f"{missing} of {difference.size} differences are missing; drop that seed or take another score": missing > 0,
         "all differences are equal, so seeds and data made no difference; check that seeds reach training": flat,
     }
     return next((text for text, applies in checks.items() if applies), "")
@@ -176,7 +180,7 @@ def holm_correct(contrasts: Mapping[str, Comparison]) -> dict[str, Comparison]:
     p = holm(np.array([contrasts[name].p for name in testable], dtype=np.float64))
     p_equivalent = holm(np.array([contrasts[name].p_equivalent for name in testable], dtype=np.float64))
     adjusted = {
-        name: replace(contrasts[name], p=float(p[k]), p_equivalent=float(p_equivalent[k]))
+        name: replace(contrasts[name], p=float(p[k]), p_equivalent=float(p_equivalent[k]), family=len(testable))
         for k, name in enumerate(testable)
     }
     return {name: adjusted.get(name, contrast) for name, contrast in contrasts.items()}

@@ -1,7 +1,8 @@
 """Split neurons by signal-to-noise ratio without letting the split itself make an effect.
 
 A gain that is the same share of the explainable variance in all neurons looks larger in reliable ones when it is
-measured as a difference of correlations, and is lost in noise when FEVE is averaged per neuron. ``gain_by_snr`` does neither.
+measured as a difference of correlations, and is lost in noise when FEVE is averaged per neuron. ``gain_by_snr`` does
+neither.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def gain_by_snr(arm: Moments, reference: Moments) -> pa.Table:
     gain = sum_i (MSE_reference - MSE_arm) / sum_i SP_i over the neurons i of a quintile, frames with at least two
     repeats. SNR comes from one half of the repeats, errors and signal power from the other; the halves are swapped and
     both sums averaged before dividing. The numerator is unbiased for every neuron, so a constant difference in FEVE
-    comes out equal in all quintiles. Neurons count in proportion to their signal power: give responses in comparable units.
+    comes out equal in all quintiles. Neurons count in proportion to their signal power: give responses in comparable
+    units.
 
     Returns:
         One row per quintile: ``quintile``, ``neurons`` (mean of the two swaps), ``error_reduction`` and

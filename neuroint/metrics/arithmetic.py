@@ -38,12 +38,15 @@ def correlation(n: Neurons, y: Neurons, yy: Neurons, p: Neurons, pp: Neurons, yp
     return np.where((variances[0] == 0) | (variances[1] == 0), 0.0, covariance / scale)
 
 
+def mean_square(moments: Moments) -> Neurons:
+    """Scale that rounding is judged against: mean squared response of frames with at least two repeats."""
+    return ratio(moments["sum_ymym_var"] + moments["sum_var"], moments["n_var"])
+
+
 def noise(moments: Moments) -> Neurons:
     """Variance across repeats (ddof 1), averaged over frames with at least two; NaN without such frames."""
-    n = moments["n_var"]
-    mean_square = ratio(moments["sum_ymym_var"] + moments["sum_var"], n)
-    level = ratio(moments["sum_var"], n)
-    return np.where(level <= ROUNDING * mean_square, 0.0, level)
+    level = ratio(moments["sum_var"], moments["n_var"])
+    return np.where(level <= ROUNDING * mean_square(moments), 0.0, level)
 
 
 def mean_variance(moments: Moments) -> Neurons:

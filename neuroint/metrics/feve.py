@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from neuroint.metrics.arithmetic import ROUNDING, noise, ratio, variance
+from neuroint.metrics.arithmetic import ROUNDING, mean_square, noise, ratio, variance
 from neuroint.metrics.moments import Moments
 from neuroint.registry import metrics
 
@@ -32,5 +32,5 @@ def feve(moments: Moments) -> Float[np.ndarray, " neurons"]:
     within = m["sum_var"] - m["sum_var_over_n"]  # sum over frames of the variance across repeats with ddof 0
     total = variance(n, m["sum_ym_var"], m["sum_ymym_var"]) + ratio(within, n)
     explainable = total * ratio(trials, trials - 1) - noise(m)
-    explainable = np.where(explainable > ROUNDING * total, explainable, 0.0)
+    explainable = np.where(explainable > ROUNDING * mean_square(m), explainable, 0.0)
     return 1 - ratio(ratio(m["sum_se"], n) - noise(m), explainable)

@@ -16,7 +16,8 @@ NEEDS_REPEATS = True
 def snr(moments: Moments) -> Float[np.ndarray, " neurons"]:
     """Divide the signal power by the noise variance across repeats.
 
-    SNR = SP / sigma^2, both unbiased: a neuron of pure noise averages to 0, not to 1 / repeats.
+    SNR = SP / sigma^2, both unbiased: a neuron of pure noise averages to 0 and not to 1 / repeats. Dividing by an
+    estimate still adds about 2 (SNR + 1 / repeats) / (frames (repeats - 1)).
 
     Range: above -1 / repeats, no upper end, no unit; the sign is kept. NaN without repeated frames or where repeats
     do not differ. Null: 0 for a neuron of pure noise. To compare gains between SNR groups, take SNR and gain from
