@@ -202,9 +202,7 @@ class Uploader:
 
     def _prepared(self) -> Progress:
         if self._progress is None:
-            raise ValueError(
-                "the uploader has no parent run yet; expected prepare() before this; call it in the driver"
-            )
+            raise ValueError("the uploader has no parent run yet; expected prepare() first; call it in the driver")
         return self._progress
 
     def _remember(self) -> None:

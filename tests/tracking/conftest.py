@@ -5,6 +5,7 @@ import resource
 import shutil
 
 import pytest
+
 from neuroint.tracking import Journal, Uploader, default_uri
 
 STARTED_S = 1_700_000_000.25
@@ -29,7 +30,9 @@ def sweep(tmp_path, empty_database):
     folder.mkdir()
     (folder / "sweep.yaml").write_text("question: which arm?\n")
     tags, params = {"git_commit": "abc", "data_hash": "d1"}, {"epochs": 3}
-    Journal(folder / "journal.jsonl").append("sweep_started", sweep="which_arm", tags=tags, params=params, time=STARTED_S)
+    Journal(folder / "journal.jsonl").append(
+        "sweep_started", sweep="which_arm", tags=tags, params=params, time=STARTED_S
+    )
     return folder
 
 

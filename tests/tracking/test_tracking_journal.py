@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from neuroint.tracking import Journal, SweepRecord
 
 
@@ -80,7 +81,8 @@ def test_a_pickled_journal_appends_to_the_same_file(journal):
 
 def test_what_was_acknowledged_survives_a_killed_driver(journal):
     code = (
-        "import sys, pathlib; from neuroint.tracking.journal import Journal; journal = Journal(pathlib.Path(sys.argv[1]))\n"
+        "import sys, pathlib; from neuroint.tracking.journal import Journal\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
         "for epoch in range(10**9):\n"
         "    journal.append('epoch', run='a', epoch=epoch, metrics={'loss': 1.0}); print(epoch, flush=True)\n"
     )
@@ -96,7 +98,10 @@ def test_what_was_acknowledged_survives_a_killed_driver(journal):
 def test_a_full_disk_leaves_no_half_event_behind_and_says_what_to_do(journal, no_space):
     start(journal)
     before = journal.path.read_bytes()
-    with no_space(len(before) + 40), pytest.raises(OSError, match=r"epoch event could not be written.*resume the sweep"):
+    with (
+        no_space(len(before) + 40),
+        pytest.raises(OSError, match=r"epoch event could not be written.*resume the sweep"),
+    ):
         journal.append("epoch", run="a", epoch=0, metrics={"loss": 1.0})
     assert journal.path.read_bytes() == before
     journal.append("epoch", run="a", epoch=0, metrics={"loss": 1.0})
@@ -111,7 +116,11 @@ def test_a_full_disk_leaves_no_half_event_behind_and_says_what_to_do(journal, no
         ("epoch", {"run": "a"}, r"missing fields \['epoch'\]; expected run, epoch, metrics"),
         ("epoch", {"run": "a", "epoch": 0, "metrics": {"loss": "low"}}, r"metric 'loss' is 'low'; expected a number"),
         ("run_finished", {"run": "a", "status": "done"}, r"status 'done'; expected one of finished, stopped"),
-        ("sweep_started", {"sweep": "s", "params": {"x": {1, 2}}}, r"cannot hold \{1, 2\} of type set.*convert it first"),
+        (
+            "sweep_started",
+            {"sweep": "s", "params": {"x": {1, 2}}},
+            r"cannot hold \{1, 2\} of type set.*convert it first",
+        ),
     ],
 )
 def test_an_event_that_says_something_else_is_refused(journal, kind, fields, message):
@@ -136,8 +145,20 @@ def test_the_record_of_a_sweep_has_every_run_with_its_curve_and_outcome(journal)
     journal.append("test_read", run="a", tier="dev_test", reason="confirmed")
     record = SweepRecord.from_journal(journal.path)
     a, b = record.runs["a"], record.runs["b"]
-    assert (record.name, record.tags, record.params, record.status) == ("s", {"data_hash": "d"}, {"epochs": 2}, "running")
-    assert (a.arm, a.phase, a.seed, a.params, a.status, a.folder) == ("pool", "tune", 1, {"lr": 0.1}, "finished", "runs/a")
+    assert (record.name, record.tags, record.params, record.status) == (
+        "s",
+        {"data_hash": "d"},
+        {"epochs": 2},
+        "running",
+    )
+    assert (a.arm, a.phase, a.seed, a.params, a.status, a.folder) == (
+        "pool",
+        "tune",
+        1,
+        {"lr": 0.1},
+        "finished",
+        "runs/a",
+    )
     assert a.epochs == {0: {"loss": 2.0}, 1: {"loss": 1.0}}
     assert a.metrics == {"validation": 0.3}
     assert (b.arm, b.phase, b.seed, b.status, b.epochs) == ("none", "confirm", 7, "running", {0: {"loss": 3.0}})
