@@ -187,8 +187,8 @@ def holm_correct(contrasts: Mapping[str, Comparison]) -> dict[str, Comparison]:
 
 
 def difference_per_animal(
-    arm: Mapping[str, Float[np.ndarray, "seeds neurons"]],
-    reference: Mapping[str, Float[np.ndarray, "seeds neurons"]],
+    arm: Mapping[str, Float[np.ndarray, "_ _"]],
+    reference: Mapping[str, Float[np.ndarray, "_ _"]],
     animals: Mapping[str, str],
 ) -> Float[np.ndarray, "seeds animals"]:
     """Average the paired difference over the neurons of each animal, all its sessions together, animals sorted by name.
@@ -197,8 +197,8 @@ def difference_per_animal(
     left out in all of them; an animal without any neuron left is NaN.
 
     Args:
-        arm: session -> scores.
-        reference: session -> scores.
+        arm: session -> scores, ``seeds neurons``.
+        reference: session -> scores, ``seeds neurons``.
         animals: session -> animal.
 
     Raises:

@@ -34,7 +34,7 @@ def snr_quintiles(snr: Float[np.ndarray, " neurons"]) -> Int[np.ndarray, " neuro
 
 
 def mean_by_quintile(
-    values: Float[np.ndarray, " neurons"], labels: Int[np.ndarray, " neurons"]
+    values: Float[np.ndarray, " neurons"], labels: Int[np.ndarray, " labels"]
 ) -> Float[np.ndarray, " quintiles"]:
     """Average a score over the neurons of each quintile; NaN where no neuron of it has the score.
 
@@ -88,7 +88,8 @@ def _half_gain(arm: Moments, reference: Moments, snr_half: Half, gain_half: Half
 def _sum_by_quintile(
     values: Float[np.ndarray, " neurons"], labels: Int[np.ndarray, " neurons"], keep: np.ndarray
 ) -> Float[np.ndarray, " quintiles"]:
-    return np.bincount(labels[keep], values[keep], minlength=QUINTILES + 1)[1:]
+    sums = np.bincount(labels[keep], values[keep], minlength=QUINTILES + 1)
+    return sums[1:].astype(np.float64)  # numpy counts in integers where nothing is kept
 
 
 def _check_paired(arm: Moments, reference: Moments) -> None:
