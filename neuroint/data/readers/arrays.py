@@ -1,0 +1,112 @@
+"""Any user's ``.npz`` or folder of ``.npy`` files, with a mapping from array names to roles."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import PlainValidator
+
+from neuroint.data.array_session import build_session
+from neuroint.data.array_store import ArrayStore
+from neuroint.data.base import DataError, Session
+from neuroint.data.mapping import ARRAY_ROLES, ArrayMapping, parse_mapping
+from neuroint.registry import readers
+
+Mapped = Annotated[
+    ArrayMapping | dict[str, Any] | str | None,
+    PlainValidator(lambda given: None if given is None else parse_mapping(given)),
+]
+
+
+def looks_like(path: Path) -> bool:
+    """Say whether a path is an ``.npz`` file, or a folder with ``.npy`` or ``.npz`` files directly in it."""
+    if path.is_dir():
+        return any(file.suffix in (".npy", ".npz") for file in path.iterdir())
+    return path.suffix == ".npz"
+
+
+@readers.register("arrays")
+def read_arrays(path: Path, *, mapping: Mapped = None) -> list[Session]:
+    """Read arrays under any names: an .npz, a folder of .npy files, or a folder of .npz files (a session each).
+
+    ``mapping`` says which array plays which role (``neuroint.data.mapping.ArrayMapping``), inline or as the path of a
+    YAML file. Without it, a YAML file of the recording's name beside an ``.npz``, or ``mapping.yaml`` in the folder, is
+    used; without that, arrays that are called like roles are taken.
+
+    A continuous recording (``time``) becomes clips as ``neuroint.data.blocks.split_frames`` says; ``scored_from`` is
+    then ``split.gap_frames``. A recording of single images (``stimulus``) becomes one clip of one frame per
+    presentation: tiers are dealt out by image, equal images are repeats, and an absent repeat (all NaN) makes no clip.
+    A response that is NaN for some neurons stays, and is not valid for them. Without video and images there is only
+    activity.
+
+    Opening scans the whole recording once (finite values, what was shown, statistics of the training tier), a few rows
+    at a time. ``.npy`` files and uncompressed ``.npz`` members stay memory-mapped; a compressed member is held once per
+    process in its stored dtype: save large recordings with ``numpy.savez`` or ``numpy.save``.
+
+    Raises:
+        DataError: every fault of names, axes and counts at once; then NaN in what was shown, neurons without responses,
+            constant inputs that cannot be z-scored, the same video in two tiers, a recording too short to be split.
+    """
+    files = _recordings(path)
+    sessions = [_read(file, mapping) for file in files]
+    if len(files) > 1 and any(session.animal == session.name for session in sessions):
+        raise DataError(
+            f"'{path}' holds {len(files)} recordings, and the animal is the unit of inference: set 'animal' in the "
+            "mapping to its name, or to an array in each file that holds it"
+        )
+    return sessions
+
+
+def faults(path: Path, *, mapping: Mapped = None) -> list[str]:
+    """List what keeps each recording under a path from being read; empty when all is well."""
+    found = []
+    for file in _recordings(path):
+        try:
+            _read(file, mapping)
+        except DataError as error:
+            found.append(str(error))
+    return found
+
+
+def _recordings(path: Path) -> list[Path]:
+    if not path.exists():
+        raise DataError(f"'{path}' does not exist; expected an .npz file or a folder of .npy files")
+    try:
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be listed ({error.strerror}); check its permissions") from None
+    packed = [file for file in inside if file.suffix == ".npz"]
+    return packed if packed and not any(file.suffix == ".npy" for file in inside) else [path]
+
+
+def _read(path: Path, given: Mapped) -> Session:
+    try:
+        mapping = _mapping(path, given)
+        return build_session(ArrayStore(path), mapping, _fingerprint(path, mapping))
+    except DataError as error:
+        raise DataError(f"'{path}': {error}") from error
+
+
+def _mapping(path: Path, given: Mapped) -> ArrayMapping:
+    beside = [path / "mapping.yaml"] if path.is_dir() else [path.with_suffix(".yaml"), path.parent / "mapping.yaml"]
+    chosen = given if given is not None else next((str(file) for file in beside if file.is_file()), None)
+    return parse_mapping(_by_names(path) if chosen is None else chosen)
+
+
+def _by_names(path: Path) -> dict[str, str]:
+    names = ArrayStore(path).names()
+    if "responses" not in names:
+        raise DataError(
+            "there is no array called 'responses' and no mapping; say which array is what, for example mapping: "
+            f"{{responses: NAME, video: NAME}}. It has: {', '.join(names) or 'none'}"
+        )
+    return {role: role for role in ARRAY_ROLES if role in names}
+
+
+def _fingerprint(path: Path, mapping: ArrayMapping) -> str:
+    """Hash file names, sizes and the mapping; statistics are added by the session."""
+    files = sorted(path.glob("*.npy")) if path.is_dir() else [path]
+    sizes = [f"{file.name} {file.stat().st_size}" for file in files if file.is_file()]
+    return blake2b("\n".join([*sizes, mapping.model_dump_json()]).encode(), digest_size=16).hexdigest()
