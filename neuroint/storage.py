@@ -10,25 +10,11 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 
 class StorageError(ValueError):
     """A file or object that cannot be read or written: what was given, what was expected, what to do."""
-
-
-class Store(Protocol):
-    """What a place to keep files can do; addresses are whole, names are relative with slashes."""
-
-    def read(self, address: str) -> bytes: ...
-
-    def write(self, address: str, data: bytes) -> None: ...
-
-    def exists(self, address: str) -> bool: ...
-
-    def list(self, address: str) -> list[str]: ...
-
-    def upload(self, folder: Path, address: str) -> None: ...
 
 
 def read_bytes(address: str | Path) -> bytes:
@@ -60,7 +46,7 @@ def list_files(address: str | Path) -> list[str]:
     Raises:
         StorageError: there is no such folder (in S3: no such bucket, or no key below it).
     """
-    return _store(address).list(str(address))
+    return _store(address).names(str(address))
 
 
 def upload_folder(folder: str | Path, address: str | Path) -> None:
@@ -105,7 +91,7 @@ class LocalStore:
         """Look for a file or folder."""
         return Path(address).exists()
 
-    def list(self, address: str) -> list[str]:
+    def names(self, address: str) -> list[str]:
         """Walk a folder."""
         root = Path(address)
         if not root.is_dir():
@@ -154,21 +140,19 @@ class S3Store:
             found == key or found.startswith(key.rstrip("/") + "/") for found in self._keys(address, bucket, key)
         )
 
-    def list(self, address: str) -> list[str]:
+    def names(self, address: str) -> list[str]:
         """List the keys below a prefix, all pages."""
         bucket, key = _bucket_and_key(address)
         prefix = key.rstrip("/") + "/" if key else ""
         names = sorted(found.removeprefix(prefix) for found in self._keys(address, bucket, prefix) if found != prefix)
         if not names:
-            raise StorageError(
-                f"{address}: no object below it; expected a prefix with objects; check bucket and prefix"
-            )
+            raise StorageError(f"{address}: no object below it; expected a prefix with objects; check the prefix")
         return names
 
     def upload(self, folder: Path, address: str) -> None:
         """Put every file, large ones in parts."""
         bucket, key = _bucket_and_key(address)
-        for name in LocalStore().list(str(folder)):
+        for name in LocalStore().names(str(folder)):
             try:
                 self._client.upload_file(str(folder / name), bucket, f"{key.rstrip('/')}/{name}".lstrip("/"))
             except self._errors as error:
@@ -185,7 +169,7 @@ class S3Store:
 _STORES = {"": LocalStore, "s3": cache(S3Store)}
 
 
-def _store(address: str | Path) -> Store:
+def _store(address: str | Path) -> LocalStore | S3Store:
     scheme, separator, _ = str(address).partition("://")
     scheme = scheme if separator else ""
     if scheme not in _STORES:

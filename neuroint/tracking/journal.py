@@ -231,7 +231,7 @@ class SweepRecord:
         return self.runs[key]
 
     def _sweep_started(self, event: Event) -> None:
-        self.status, self.message = "running", None
+        self.status = "running"  # the message stays until it ends again
         if self.name is None:
             self.name, self.started_s = event["sweep"], event["time"]
             self.tags, self.params = event["tags"], event["params"]
@@ -239,7 +239,7 @@ class SweepRecord:
     def _run_started(self, event: Event) -> None:
         known = self.runs.get(event["run"])
         if known is not None:
-            known.status = "running"
+            known.status = "running"  # its message stays until it ends again
             return
         fields = {name: event[name] for name in ("phase", "arm", "seed", "params", "tags")}
         self.runs[event["run"]] = RunRecord(key=event["run"], started_s=event["time"], **fields)

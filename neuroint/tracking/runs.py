@@ -17,9 +17,9 @@ from typing import Any
 from neuroint.tracking.journal import Event, RunRecord, SweepRecord
 from neuroint.tracking.server import (
     TrackingError,
-    alone,
     artifact_location,
     check_reachable,
+    creating,
     import_mlflow,
     without_password,
 )
@@ -69,7 +69,7 @@ class SweepRuns:
         check_reachable(tracking_uri)
         mlflow = import_mlflow()
         try:
-            with alone(tracking_uri):
+            with creating(tracking_uri):
                 client = mlflow.MlflowClient(tracking_uri)
                 experiment_id = _experiment(client, experiment, artifact_location(tracking_uri))
                 runs = cls(client, experiment_id, "", sweep_id)
@@ -147,8 +147,9 @@ class SweepRuns:
             self._log(event["run"], metrics=event["metrics"], step=event["epoch"], time_s=event["time"])
 
     def _run_finished(self, event: Event) -> None:
-        key, last_epoch = event["run"], max(self._run(event).epochs, default=0)
-        self._log(key, metrics=event["metrics"], step=last_epoch, time_s=event["time"], tags=_outcome(event))
+        key, run = event["run"], self._run(event)
+        tags = _outcome(event, run.message)
+        self._log(key, event["metrics"], tags=tags, step=max(run.epochs, default=0), time_s=event["time"])
         self._only_one(self._found(self._hash(key)), prefer=self._id(key))
         self._terminate(key, event)
 
@@ -159,7 +160,7 @@ class SweepRuns:
         self._log(event["run"], tags={name: f"{when} {event['reason']}"})
 
     def _sweep_finished(self, event: Event) -> None:
-        self._log(None, tags=_outcome(event))
+        self._log(None, tags=_outcome(event, self.record.message))
         self._terminate(None, event)
 
     def _run(self, event: Event) -> RunRecord:
@@ -246,12 +247,12 @@ def _experiment(client: Any, name: str, location: str | None) -> str:
         return client.get_experiment_by_name(name).experiment_id  # another driver was faster
 
 
-def _outcome(event: Event) -> dict[str, str]:
+def _outcome(event: Event, message_before: str | None) -> dict[str, str]:
     """Tag status and message (a traceback's end is what matters; the UI shows ``mlflow.note.content``)."""
     tags = {"neuroint.status": event["status"]}
     if event["message"]:
-        tags["mlflow.note.content"] = f"```\n{event['message'][-_TAG + 100 :]}\n```"
-    return tags
+        return tags | {"mlflow.note.content": f"```\n{event['message'][-_TAG + 100 :]}\n```"}
+    return tags | {"mlflow.note.content": ""} if message_before else tags  # a note that a user wrote stays
 
 
 def _tags(tags: Mapping[str, Any]) -> dict[str, str]:

@@ -113,9 +113,11 @@ def _check_http(tracking_uri: str, timeout_s: float) -> None:
     try:
         answer = rest.http_request(credentials, "/version", "GET", timeout=timeout_s, max_retries=0)
     except Exception as error:
-        cause = type(error.__context__ or error).__name__
+        cause: BaseException = error
+        while cause.__context__ is not None:  # MLflow and requests wrap it several times
+            cause = cause.__context__
         raise TrackingError(
-            f"tracking server {shown} does not answer within {timeout_s:g} s ({cause}); {expected}"
+            f"tracking server {shown} does not answer within {timeout_s:g} s ({type(cause).__name__}); {expected}"
         ) from error
     if answer.status_code != 200 or not re.fullmatch(r"\d+\.\d+\S*", answer.text.strip()):
         said = " ".join(answer.text.split())[:120]
@@ -127,12 +129,16 @@ _CHECKS = {"sqlite": _check_sqlite, "http": _check_http, "https": _check_http}
 
 
 @contextlib.contextmanager
-def alone(tracking_uri: str) -> Iterator[None]:
+def creating(tracking_uri: str) -> Iterator[None]:
     """Keep other drivers out while a SQLite database is created; two at once break each other's migrations."""
     path = _database(tracking_uri)
-    if path is None:
+    with contextlib.nullcontext() if path is None else alone(path.with_name(path.name + ".lock")):
         yield
-        return
-    with path.with_name(path.name + ".lock").open("w") as file:
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process or thread is inside with the same lock file; a killed one is out."""
+    with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -17,7 +17,7 @@ from typing import Any
 
 from neuroint.tracking.journal import Event, Journal
 from neuroint.tracking.runs import Refused, SweepRuns, files_of
-from neuroint.tracking.server import without_password
+from neuroint.tracking.server import alone, without_password
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +142,9 @@ class Uploader:
         """Send what is new, then the files that wait; False when something is left."""
         with self._lock:
             try:
-                self._replay_events()
-                error = self._upload_files()
+                with alone(self.folder / "upload.lock"):  # one sender at a time, or a run is created twice
+                    self._replay_events()
+                    error = self._upload_files()
             except (
                 Exception
             ) as caught:  # the network, a disk, a bug: none may reach training; it is told and tried again

@@ -178,9 +178,11 @@ def test_a_run_that_is_resumed_is_running_again(journal, make, runs):
     uploader = make()
     uploader.flush()
     assert runs()["a"].info.status == "RUNNING"
+    assert "killed" in runs()["a"].data.tags["mlflow.note.content"]
     journal.append("run_finished", run="a", status="finished")
     uploader.flush()
     assert runs()["a"].info.status == "FINISHED"
+    assert runs()["a"].data.tags["mlflow.note.content"] == ""
 
 
 def test_long_many_and_oddly_named_values_arrive(journal, make, runs):
