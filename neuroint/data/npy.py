@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import tokenize
 from dataclasses import dataclass
 from functools import lru_cache
@@ -78,15 +79,25 @@ def map_array(path: Path, header: Header) -> np.ndarray:
         ) from error
 
 
-def load_array(path: Path, kinds: str = NUMBERS) -> np.ndarray:
-    """Load a whole small file; same errors as ``read_header``."""
-    header, _ = read_header(path, kinds)
+def load_array(path: Path) -> np.ndarray:
+    """Load a whole small file of numbers; same errors as ``read_header``."""
+    header, _ = read_header(path)
     return np.array(map_array(path, header))
+
+
+def load_text(path: Path) -> list[str]:
+    """Load a list of words; same errors as ``read_header``, and ``DataError`` for damaged letters."""
+    header, _ = read_header(path, TEXT)
+    words = np.array(map_array(path, header)).ravel()
+    letters = words.view(np.dtype(np.uint32).newbyteorder(header.dtype.byteorder))
+    if letters.max() > sys.maxunicode:  # numpy would hand such words to Python unchecked
+        raise DataError(f"{path} holds letters that do not exist; copy or download it again")
+    return words.tolist()
 
 
 def _header_bytes(file: io.BufferedReader) -> bytes:
     start = file.read(10)
-    if start[:6] != b"\x93NUMPY":
+    if start[:6] != b"\x93NUMPY" or len(start) < 10:
         raise ValueError("it does not begin with the .npy signature")
     width = _LENGTH_BYTES.get(start[6], 0)
     start += file.read(width - 2) if width > 2 else b""

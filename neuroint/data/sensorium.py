@@ -20,7 +20,7 @@ import numpy as np
 
 from neuroint.data.base import DataError
 from neuroint.data.hashing import fingerprint
-from neuroint.data.npy import TEXT, Header, load_array, map_array, read_header
+from neuroint.data.npy import Header, load_array, load_text, map_array, read_header
 from neuroint.registry import nearest
 
 RESPONSES, BEHAVIOR, PUPIL = "responses", "behavior", "pupil_center"
@@ -119,7 +119,7 @@ def statistic_file(modality: str, name: str) -> str:
 def refuse(name: str, faults: Iterable[str]) -> NoReturn:
     """Raise one ``DataError`` that names the session and its first three faults, and counts the rest."""
     faults = list(faults)
-    more = f"; and {len(faults) - 3} more faults, which `neuroint data inspect` lists" if len(faults) > 3 else ""
+    more = f"; and {len(faults) - 3} more, which `neuroint data inspect` lists" if len(faults) > 3 else ""
     raise DataError(f"session {name}: {'; '.join(faults[:3])}{more}")
 
 
@@ -185,18 +185,17 @@ class _Inventory:
 
     def _read_tiers(self) -> None:
         try:
-            tiers = load_array(self.folder / TIERS_FILE, TEXT)
+            self.tiers = tuple(load_text(self.folder / TIERS_FILE))
         except DataError as error:
             self.faults.append(str(error))
             return
         known = self.layout.tiers
-        self.tiers = tuple(str(tier) for tier in tiers.ravel())
         unknown = [tier for tier in dict.fromkeys(self.tiers) if tier not in known]
         self.faults += [
-            f"{TIERS_FILE} has the tier '{tier}', expected one of {', '.join(known)}.{nearest(tier, known)}"
+            f"{TIERS_FILE} has the tier {tier!r}, expected one of {', '.join(known)}.{nearest(tier, known)}"
             for tier in unknown
         ]
-        self.marks.append("\n".join(self.tiers).encode())
+        self.marks.append(repr(self.tiers).encode())
 
     def _list_clips(self, modality: str) -> None:
         """Count the files of a modality; behavior and pupil may be absent as a whole."""

@@ -41,7 +41,7 @@ from neuroint.data.splits import (
 )
 
 LOOKED_AT = 256  # neurons; responses whose first 256 neurons are 0 in every valid frame count as withheld
-LARGEST_NEGATIVE = 1e-3  # of the mean response; deconvolution leaves negatives of about 1e-9
+LARGEST_NEGATIVE = 1e-3  # standard deviations; deconvolution leaves negatives of about 1e-9
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,17 @@ def _faults(folder: Path, layout: Layout) -> list[str]:
         leaks = [describe_leakage(shared)] if shared else []
         clips = [clip for clip, tier in enumerate(contents.tiers) if tier != UNUSED]
         found = [fault for clip in clips for fault in _clip_faults(recording, clip, normalization)]
-        return list(dict.fromkeys([*contents.faults, *leaks, *found]))
+        return list(dict.fromkeys([*contents.faults, *leaks, *found, *_positions_faults(recording)]))
     except DataError as error:  # statistics that no clip can be read with, or a file that went away
         return [str(error)]
+
+
+def _positions_faults(recording: Recording) -> list[str]:
+    try:
+        _positions_um(recording)
+    except DataError as error:
+        return [str(error)]
+    return []
 
 
 def _clip_faults(recording: Recording, clip: int, normalization: Normalization) -> list[str]:
@@ -185,10 +193,10 @@ def _clip_faults(recording: Recording, clip: int, normalization: Normalization) 
     for modality in recording.headers:
         values = recording.clip(modality, clip)
         lengths[modality] = _recorded(values.reshape(-1, values.shape[-1])[0])
-        valid = values[..., : lengths[modality]]
+        valid = normalization.apply(modality, values, 0, min(lengths[modality], normalization.frames))
         faults += [gap] if (gap := describe_gap(modality, clip, valid, 0)) else []
         if modality == RESPONSES:
-            faults += _negative_responses(clip, valid)
+            faults += _negative_responses(clip, valid[np.isfinite(valid)])
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{modality} {length}" for modality, length in lengths.items())
         faults.append(f"clip {clip} has different numbers of valid frames ({told}); the shortest counts")
@@ -198,10 +206,12 @@ def _clip_faults(recording: Recording, clip: int, normalization: Normalization) 
 
 
 def _negative_responses(clip: int, responses: np.ndarray) -> list[str]:
-    lowest = np.nanmin(responses) if responses.size else 0.0
-    if lowest >= -LARGEST_NEGATIVE * np.nanmean(np.abs(responses), dtype=np.float64):
+    lowest = responses.min(initial=0)
+    if lowest >= -LARGEST_NEGATIVE:
         return []
-    return [f"data/responses/{clip}.npy has a response of {lowest:.3g}; negative responses are set to 0"]
+    return [
+        f"data/responses/{clip}.npy has a response of {lowest:.3g} standard deviations; negative responses are set to 0"
+    ]
 
 
 def _first_row(recording: Recording, modality: str, clip: int) -> Float[np.ndarray, " time"]:

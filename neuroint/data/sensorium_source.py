@@ -13,6 +13,7 @@ from neuroint.data.base import Clip, DataError
 from neuroint.data.sensorium import BEHAVIOR, PUPIL, RESPONSES, Recording, statistic_file
 
 ResponseNormalization = Literal["official", "per_neuron", "none"]
+SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 SMALLEST_STD = 0.01  # of the mean standard deviation; neurons below are scaled by this much instead
 
 
@@ -55,16 +56,16 @@ def load_normalization(recording: Recording, how: ResponseNormalization) -> Norm
     shift, scale, frames = {}, {}, recording.shape(RESPONSES)[-1]
     for modality in (m for m in (stimulus, BEHAVIOR, PUPIL) if recording.has(m)):
         std = recording.statistic(modality, "std")
-        finite = np.isfinite(std)
+        finite = _finite(std)
         if modality != BEHAVIOR:
             mean = recording.statistic(modality, "mean")
-            finite &= np.isfinite(mean)
-            shift[modality] = mean.astype(np.float32)
+            finite &= _finite(mean)
+            shift[modality] = _float32(mean)
         scale[modality] = _reciprocal(std)
         frames = min(frames, leading(finite))
     mean = _mean_responses(recording, frames)
     scale[RESPONSES] = response_scale(recording.statistic(RESPONSES, "std"), mean, how, recording.name)
-    mean_responses = (mean * scale[RESPONSES][:, : mean.shape[1]]).mean(axis=1).clip(min=0).astype(np.float32)
+    mean_responses = _float32((mean * scale[RESPONSES][:, : mean.shape[1]]).mean(axis=1).clip(min=0))
     return Normalization(shift, scale, frames, mean_responses)
 
 
@@ -87,9 +88,9 @@ def response_scale(
     if how == "none":
         return np.broadcast_to(np.float32(1), std.shape)
     if how == "per_neuron":
-        within = np.square(std[:, : mean.shape[1]]).mean(axis=1)
-        std = np.broadcast_to(np.sqrt(within + mean.var(axis=1))[:, None], std.shape)
-    known = std[np.isfinite(std)]
+        known = np.where(_finite(std), std, np.nan)[:, : mean.shape[1]]
+        std = np.broadcast_to(np.sqrt(np.square(known).mean(axis=1) + mean.var(axis=1))[:, None], std.shape)
+    known = std[_finite(std)]
     smallest = SMALLEST_STD * known.mean() if known.size else 0.0
     if not 0 < smallest < np.inf:
         raise DataError(
@@ -97,7 +98,7 @@ def response_scale(
             "standard deviation over the training tier; are the training responses withheld?"
         )
     above = std > smallest
-    return (1 / np.where(above, std, smallest)).astype(np.float32)
+    return _float32(1 / np.where(above, std, smallest))
 
 
 class SensoriumSource:
@@ -145,7 +146,7 @@ class SensoriumSource:
         responses = self._read(RESPONSES, clip, start, frames)
         stimulus = _area_average(self._read(self.recording.layout.stimulus, clip, start, frames), self.shrink)
         return Clip(
-            responses=np.maximum(responses, 0, out=responses).T,
+            responses=np.maximum(responses.T, 0, order="C"),  # in the layout that batches are stacked from
             stimulus=np.moveaxis(stimulus, -1, 0)[:, None],
             behavior=self._read(BEHAVIOR, clip, start, frames).T if self.recording.has(BEHAVIOR) else None,
             pupil=self._read(PUPIL, clip, start, frames).T if self.recording.has(PUPIL) else None,
@@ -184,16 +185,26 @@ def _refuse_gaps(name: str, modality: str, clip: int, crop: np.ndarray, start: i
 
 
 def _reciprocal(std: np.ndarray) -> Float[np.ndarray, "*axes time"]:
-    """``1 / std``, and 0 where the standard deviation is 0 or unknown."""
-    known = np.isfinite(std) & (std > 0)
-    return np.where(known, 1 / np.where(known, std, 1), 0).astype(np.float32)
+    """``1 / std``, and 0 where the standard deviation is unknown or (as good as) 0."""
+    known = _finite(std) & (std > SMALLEST_NORMAL)
+    return _float32(np.where(known, 1 / np.where(known, std, 1), 0))
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """Whether each value is finite in float32."""
+    return np.isfinite(_float32(values))
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # becomes infinite, which is looked for wherever it matters
+        return values.astype(np.float32)
 
 
 def _mean_responses(recording: Recording, frames: int) -> Float[np.ndarray, "neurons finite"]:
     """Raw mean response per frame over the training tier, at the leading frames where it is known."""
     file = statistic_file(RESPONSES, "mean")
     mean = recording.statistic(RESPONSES, "mean")
-    mean = mean[:, : min(frames, leading(np.isfinite(mean)))]
+    mean = mean[:, : min(frames, leading(_finite(mean)))]
     if mean.shape[1] == 0:
         raise DataError(
             f"session {recording.name}: {file} or the statistics of the inputs are NaN at the first frame; compute "
