@@ -58,7 +58,7 @@ class Clip:
 
 @runtime_checkable  # or else beartype cannot check Session in tests
 class Source(Protocol):
-    """Where clips are read from; it holds memory maps, is picklable, and writes nothing."""
+    """Where clips are read from; it holds memory maps, is picklable, writes nothing, and may be read by threads."""
 
     def read(self, clip: int, start: int, frames: int) -> Clip:
         """Read ``frames`` frames of a clip from frame ``start``: crop first, then normalize."""

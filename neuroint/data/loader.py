@@ -7,7 +7,8 @@ the numbers are the same with any number of them.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from neuroint.data.base import Batch, Session, collate
+from neuroint.data.base import Batch, Clip, Session, collate
 from neuroint.data.plan import Piece, Request, TrainingPlan, evaluation_plan
 
 T = TypeVar("T")
@@ -63,13 +64,28 @@ class EvaluationBatch:
 
 
 class _Crops(Dataset[list[Batch]]):
-    """The data set that workers hold: indexed by what to read."""
+    """The data set that workers hold: indexed by what to read.
+
+    Clips of a batch are read by as many threads as torch has here, which wait for the batch anyway: reading is mostly
+    copying, for which NumPy lets go of the interpreter. A worker process has one.
+    """
 
     def __init__(self, sessions: Sequence[Session]) -> None:
         self._sessions = {session.name: session for session in sessions}
+        self._threads: ThreadPoolExecutor | None = None
 
     def __getitem__(self, requests: Sequence[Request]) -> list[Batch]:
-        return [read_batch(self._sessions[request.session], request) for request in requests]
+        return [read_batch(self._sessions[request.session], request, self._read) for request in requests]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_threads": None}
+
+    def _read(self, read: Callable[..., Clip], *places: Iterable[int]) -> Iterable[Clip]:
+        if torch.get_num_threads() == 1:
+            return map(read, *places)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(torch.get_num_threads(), "clips")
+        return self._threads.map(read, *places)
 
 
 class _Order:
@@ -193,11 +209,10 @@ def evaluation_batches(
     return _then_close(loader, loader.evaluation(pieces))
 
 
-def read_batch(session: Session, request: Request) -> Batch:
-    """Read the crops of a request and stack them."""
-    places = zip(request.clips, request.starts, strict=True)
-    parts = [session.source.read(clip, start, request.frames) for clip, start in places]
-    return collate(session.name, request.clips, parts)
+def read_batch(session: Session, request: Request, each: Callable[..., Iterable[Clip]] = map) -> Batch:
+    """Read the crops of a request, with ``each`` in place of ``map``, and stack them."""
+    parts = each(session.source.read, request.clips, request.starts, [request.frames] * len(request.clips))
+    return collate(session.name, request.clips, list(parts))
 
 
 def _then_close(loader: ClipLoader, batches: Iterator[T]) -> Iterator[T]:

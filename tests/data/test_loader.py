@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -86,6 +87,31 @@ def test_responses_that_are_nan_are_marked_and_zero():
     batch = read_batch(session, Request("mouse", (0,), (0,), 4))
     assert batch.valid[0].tolist() == (~np.eye(4, dtype=bool)).tolist()
     assert batch.responses[0].tolist() == (5 * (1 - np.eye(4))).tolist()
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_clips_of_a_batch_are_read_at_the_same_time():
+    meeting = threading.Barrier(2, timeout=20)
+
+    @dataclass(frozen=True)
+    class Meeting(CountedSource):
+        def read(self, clip: int, start: int, frames: int) -> Clip:
+            meeting.wait()  # raises when no second thread comes
+            return super().read(clip, start, frames)
+
+    session = counted_session({TRAIN: [300] * 8})
+    plan = TrainingPlan([session], **OPTIONS)
+    together = list(ClipLoader([replace(session, source=Meeting())]).training(plan, 0))
+    apart = [[read_batch(session, request) for request in requests] for requests in plan.epoch(0)]
+    assert all_same(together, apart)
 
 
 def test_faults_of_the_plan_are_raised_before_the_first_batch_is_asked_for():
