@@ -20,6 +20,7 @@ import numpy as np
 from neuroint.data.base import DataError
 
 NUMBERS, TEXT = "fiu", "U"
+SHORT_ROW_BYTES = 16_384  # four pages of memory: a crop of shorter rows touches at least every fourth page
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _LENGTH_BYTES = {1: 2, 2: 4}  # the header's length takes 2 bytes in version 1.0 and 4 in 2.0
 _MALFORMED = (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError, OverflowError)
@@ -74,9 +75,27 @@ def map_array(path: Path, header: Header) -> np.ndarray:
     except OSError as error:
         raise DataError(_unreadable(path, error)) from error
     except ValueError as error:
-        raise DataError(
-            f"{path} changed after it was opened ({error}); do not write into data that is in use"
-        ) from error
+        raise DataError(_changed(path, error)) from error
+
+
+def load_or_map_array(path: Path, header: Header) -> np.ndarray:
+    """Bring the numbers of a file whose header is known to where crops along the last axis are cut out of them.
+
+    Long rows are mapped, and only what is cut out is read. A crop of short rows is spread over the whole file: reading
+    all of it at once takes less time than having its pages mapped one after the other (a fifth of a loader's time).
+
+    Raises:
+        DataError: the file is gone, unreadable, or shorter than its header says.
+    """
+    row_bytes = header.dtype.itemsize * math.prod(header.shape[-1:])
+    if header.fortran or row_bytes > SHORT_ROW_BYTES:
+        return map_array(path, header)
+    try:
+        return np.fromfile(path, header.dtype, math.prod(header.shape), offset=header.offset).reshape(header.shape)
+    except OSError as error:
+        raise DataError(_unreadable(path, error)) from error
+    except ValueError as error:
+        raise DataError(_changed(path, error)) from error
 
 
 def load_array(path: Path) -> np.ndarray:
@@ -124,6 +143,10 @@ def _check(path: Path, header: Header, size: int, kinds: str) -> None:
         raise DataError(f"{path} holds values of type {header.dtype}, expected {wanted}; save it again as such")
     if size < header.end:
         raise DataError(f"{path} is truncated: {size} bytes of {header.end}; copy or download it again")
+
+
+def _changed(path: Path, error: ValueError) -> str:
+    return f"{path} changed after it was opened ({error}); do not write into data that is in use"
 
 
 def _unreadable(path: Path, error: OSError) -> str:

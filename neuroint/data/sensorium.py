@@ -20,7 +20,7 @@ import numpy as np
 
 from neuroint.data.base import DataError
 from neuroint.data.hashing import fingerprint
-from neuroint.data.npy import Header, load_array, load_text, map_array, read_header
+from neuroint.data.npy import Header, load_array, load_or_map_array, load_text, map_array, read_header
 from neuroint.registry import nearest
 
 RESPONSES, BEHAVIOR, PUPIL = "responses", "behavior", "pupil_center"
@@ -96,13 +96,19 @@ class Recording:
 
     def clip(self, modality: str, clip: int) -> np.ndarray:
         """Map one clip of a modality, raw, time last: ``height width time``, ``neurons time``, ``channels time``."""
-        path = self.folder / "data" / modality / f"{clip}.npy"
-        return self.time_last(modality, map_array(path, self.headers[modality][clip]))
+        return self.time_last(modality, map_array(self._path(modality, clip), self.headers[modality][clip]))
+
+    def clip_to_crop(self, modality: str, clip: int) -> np.ndarray:
+        """Map or load one clip like ``clip``, whichever is faster when frames are cut out of it."""
+        return self.time_last(modality, load_or_map_array(self._path(modality, clip), self.headers[modality][clip]))
 
     def statistic(self, modality: str, name: str) -> np.ndarray:
         """Load a statistic as float64, in the shape of a clip."""
         values = load_array(self.folder / statistic_file(modality, name)).astype(np.float64)
         return self.time_last(modality, np.broadcast_to(values, self.headers[modality][0].shape))
+
+    def _path(self, modality: str, clip: int) -> Path:
+        return self.folder / "data" / modality / f"{clip}.npy"
 
     def time_last(self, modality: str, array: np.ndarray) -> np.ndarray:
         """Append the one frame of static clips, and take the channel axis off images."""

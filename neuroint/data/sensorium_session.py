@@ -31,6 +31,7 @@ from neuroint.data.sensorium_source import (
     describe_gap,
     leading,
     load_normalization,
+    to_float32,
 )
 from neuroint.data.splits import (
     Leakage,
@@ -292,7 +293,7 @@ def _positions_um(recording: Recording) -> Float[np.ndarray, "neurons 3"] | None
     path = recording.folder / POSITIONS_FILE
     if not path.is_file():
         return None
-    positions = load_array(path).astype(np.float32)
+    positions = to_float32(load_array(path))
     if not np.isfinite(positions).all():
         raise DataError(f"{POSITIONS_FILE} holds NaN or infinite positions; expected x, y, z in micrometers per neuron")
     return positions

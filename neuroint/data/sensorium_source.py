@@ -60,12 +60,12 @@ def load_normalization(recording: Recording, how: ResponseNormalization) -> Norm
         if modality != BEHAVIOR:
             mean = recording.statistic(modality, "mean")
             finite &= _finite(mean)
-            shift[modality] = _float32(mean)
+            shift[modality] = to_float32(mean)
         scale[modality] = _reciprocal(std)
         frames = min(frames, leading(finite))
     mean = _mean_responses(recording, frames)
     scale[RESPONSES] = response_scale(recording.statistic(RESPONSES, "std"), mean, how, recording.name)
-    mean_responses = _float32((mean * scale[RESPONSES][:, : mean.shape[1]]).mean(axis=1).clip(min=0))
+    mean_responses = to_float32((mean * scale[RESPONSES][:, : mean.shape[1]]).mean(axis=1).clip(min=0))
     return Normalization(shift, scale, frames, mean_responses)
 
 
@@ -98,13 +98,13 @@ def response_scale(
             "standard deviation over the training tier; are the training responses withheld?"
         )
     above = std > smallest
-    return _float32(1 / np.where(above, std, smallest))
+    return to_float32(1 / np.where(above, std, smallest))
 
 
 class SensoriumSource:
     """Reads clips of one session; holds names and headers of files, and the statistics once they are needed.
 
-    Maps are opened for one read and dropped after it, so none is open between reads. The statistics (float32, one array
+    Files are opened for one read and dropped after it, so none is open between reads. The statistics (float32, one array
     of ``neurons time``) are loaded in each process that reads and left behind when the source is pickled.
     """
 
@@ -153,7 +153,7 @@ class SensoriumSource:
         )
 
     def _read(self, modality: str, clip: int, start: int, frames: int) -> Float[np.ndarray, "*axes time"]:
-        raw = self.recording.clip(modality, clip)
+        raw = self.recording.clip_to_crop(modality, clip)
         crop = self.normalization.apply(modality, raw, start, start + frames)
         if not np.isfinite(crop.sum()):  # one pass; where it is not finite is looked up only then
             _refuse_gaps(self.recording.name, modality, clip, crop, start)
@@ -187,15 +187,16 @@ def _refuse_gaps(name: str, modality: str, clip: int, crop: np.ndarray, start: i
 def _reciprocal(std: np.ndarray) -> Float[np.ndarray, "*axes time"]:
     """``1 / std``, and 0 where the standard deviation is unknown or (as good as) 0."""
     known = _finite(std) & (std > SMALLEST_NORMAL)
-    return _float32(np.where(known, 1 / np.where(known, std, 1), 0))
+    return to_float32(np.where(known, 1 / np.where(known, std, 1), 0))
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
     """Whether each value is finite in float32."""
-    return np.isfinite(_float32(values))
+    return np.isfinite(to_float32(values))
 
 
-def _float32(values: np.ndarray) -> np.ndarray:
+def to_float32(values: np.ndarray) -> np.ndarray:
+    """Cast to float32 without a warning for what does not fit."""
     with np.errstate(over="ignore"):  # becomes infinite, which is looked for wherever it matters
         return values.astype(np.float32)
 

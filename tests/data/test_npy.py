@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neuroint.data.base import DataError
-from neuroint.data.npy import load_array, load_text, map_array, read_header
+from neuroint.data.npy import load_array, load_or_map_array, load_text, map_array, read_header
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -95,3 +95,32 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
     (tmp_path / "a.npy").mkdir()
     with pytest.raises(DataError, match=r"a.npy cannot be read \(is a directory\); check that it exists"):
         read_header(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "u1"])
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 5000), (7,), ()])
+def test_a_file_to_cut_from_holds_what_was_saved(tmp_path, dtype, order, shape):
+    saved = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype, order=order)
+    np.save(tmp_path / "a.npy", saved)
+    np.testing.assert_array_equal(load_or_map_array(tmp_path / "a.npy", read_header(tmp_path / "a.npy")[0]), saved)
+
+
+@pytest.mark.parametrize(("frames", "mapped"), [(324, False), (4096, False), (4097, True)])
+def test_only_files_of_long_rows_are_mapped_to_cut_from_them(tmp_path, frames, mapped):
+    np.save(tmp_path / "a.npy", np.zeros((3, frames), np.float32))
+    array = load_or_map_array(tmp_path / "a.npy", read_header(tmp_path / "a.npy")[0])
+    assert isinstance(array.base, np.memmap) == mapped
+
+
+@pytest.mark.parametrize("frames", [324, 5000])
+def test_a_file_that_shrank_or_vanished_after_it_was_opened_is_refused(tmp_path, frames):
+    np.save(tmp_path / "a.npy", np.zeros((3, frames), np.float32))
+    header, size = read_header(tmp_path / "a.npy")
+    with (tmp_path / "a.npy").open("r+b") as file:
+        file.truncate(size - 4)
+    with pytest.raises(DataError, match="a.npy changed after it was opened .*do not write into data that is in use"):
+        load_or_map_array(tmp_path / "a.npy", header)
+    (tmp_path / "a.npy").unlink()
+    with pytest.raises(DataError, match="a.npy cannot be read .no such file"):
+        load_or_map_array(tmp_path / "a.npy", header)
