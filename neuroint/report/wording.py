@@ -1,0 +1,123 @@
+"""Put numbers and verdicts into words, the same ones in the page, in Markdown and on a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from neuroint.report.contrasts import ACROSS
+from neuroint.report.findings import Contrast, Findings
+
+NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+TIER_WORDS = {"dev_test": "dev-test", "final_test": "final test"}
+
+
+@dataclass(frozen=True)
+class VerdictWords:
+    """A verdict as a mark, a word, and the middle of a sentence from an arm to its reference."""
+
+    mark: str
+    word: str
+    says: str
+
+
+VERDICTS = {
+    "supported": VerdictWords("✓", "supported", "predicts better than"),
+    "not_supported": VerdictWords("✗", "not supported", "was not shown to predict better than"),
+    "equivalent": VerdictWords("≈", "equivalent", "predicts as well as"),
+    "not_testable": VerdictWords("?", "not testable", "could not be compared with"),
+}
+WORSE = VerdictWords("✗", "not supported", "predicts worse than")
+
+
+def words_of(contrast: Contrast) -> VerdictWords:
+    """Words for a contrast; a difference that is surely negative is said to be one."""
+    worse = contrast.verdict == "not_supported" and contrast.p < contrast.alpha and contrast.difference < 0
+    return WORSE if worse else VERDICTS[contrast.verdict]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Write a number, or a dash where there is none."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """Write a difference with its sign."""
+    return NONE if value is None or not math.isfinite(value) else f"{value:+.{digits}f}".replace("-", MINUS)
+
+
+def p_value(p: float) -> str:
+    """Write a p value."""
+    return "p < .0001" if p < 1e-4 else f"p = {p:.2g}"
+
+
+def interval(contrast: Contrast) -> str:
+    """Write the interval of a difference with its coverage."""
+    low, high = contrast.interval
+    if not math.isfinite(low):
+        return ""
+    return f"{1 - contrast.alpha:.0%} interval {signed(low)} to {signed(high)}"
+
+
+def counted(count: int, singular: str, plural: str | None = None) -> str:
+    """Write a count with its noun."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join words as a sentence does."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def statuses(counts: dict[str, int]) -> str:
+    """Write a number of runs, and how many of them did not finish."""
+    others = [f"{n} {status}" for status, n in counts.items() if status != "finished"]
+    return f"{sum(counts.values())}" + (f" ({', '.join(others)})" if others else "")
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as a person would."""
+    steps = ((3600.0, "h"), (60.0, "min"))
+    return next((f"{seconds / size:.1f} {unit}" for size, unit in steps if seconds >= size), f"{seconds:.0f} s")
+
+
+def sample(findings: Findings) -> str:
+    """Say how much was recorded and retrained."""
+    parts = []
+    if findings.neurons:
+        animals = {findings.animals.get(name, "") for name in findings.neurons} - {""}
+        parts = [counted(sum(findings.neurons.values()), "neuron"), counted(len(findings.neurons), "session")]
+        parts += [counted(len(animals), "animal")] if animals else []
+    seeds = max((len(arm.seeds) for arm in findings.arms), default=0)
+    return ", ".join([*parts, counted(seeds, "seed")])
+
+
+def answer(findings: Findings, tier: str) -> str:
+    """Answer the question in one or two sentences."""
+    contrasts = findings.of_tier(tier)
+    if not contrasts:
+        return f"No answer yet: no arm was compared with the reference on {TIER_WORDS[tier]} data."
+    return " ".join(_clause(contrast) for contrast in contrasts)
+
+
+def _clause(contrast: Contrast) -> str:
+    sure = "" if contrast.obstacle else f" ({signed(contrast.difference)}, {interval(contrast)})"
+    more = ", reading other information" if contrast.label == ACROSS else ""
+    return f"{contrast.arm} {words_of(contrast).says} {contrast.reference}{sure}{more}."
+
+
+def for_whom(contrast: Contrast) -> str:
+    """Say for how many neurons a contrast holds."""
+    if not contrast.neurons or not math.isfinite(contrast.improved):
+        return ""
+    return f"Higher in {contrast.improved:.0%} of {counted(contrast.neurons, 'neuron')}"
+
+
+def by_snr(contrast: Contrast) -> str:
+    """Say how the gain depends on SNR, lowest fifth first."""
+    if contrast.snr.unavailable:
+        return f"Not split by SNR: {contrast.snr.unavailable}"
+    return "Share of explainable variance gained, lowest to highest SNR fifth: " + ", ".join(
+        signed(gain, 3) for gain in contrast.snr.gain
+    )
