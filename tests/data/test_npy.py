@@ -119,8 +119,8 @@ def test_a_file_that_shrank_or_vanished_after_it_was_opened_is_refused(tmp_path,
     header, size = read_header(tmp_path / "a.npy")
     with (tmp_path / "a.npy").open("r+b") as file:
         file.truncate(size - 4)
-    with pytest.raises(DataError, match="a.npy changed after it was opened .*do not write into data that is in use"):
+    with pytest.raises(DataError, match=r"a.npy changed after it was opened .*do not write into data that is in use"):
         load_or_map_array(tmp_path / "a.npy", header)
     (tmp_path / "a.npy").unlink()
-    with pytest.raises(DataError, match="a.npy cannot be read .no such file"):
+    with pytest.raises(DataError, match=r"a.npy cannot be read .no such file"):
         load_or_map_array(tmp_path / "a.npy", header)
