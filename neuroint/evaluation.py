@@ -20,6 +20,10 @@ from neuroint.runtime import Runtime
 Scores = dict[str, Float[np.ndarray, " neurons"]]
 
 
+class DivergedError(ArithmeticError):
+    """Loss or predictions are no longer numbers: an outcome of a configuration, not a fault of the program."""
+
+
 @torch.no_grad()
 def evaluate(
     model: PopulationModel,
@@ -48,6 +52,7 @@ def evaluate(
 
     Raises:
         ValueError: the model consumes more frames than are left out of the score.
+        DivergedError: the model predicts something that is not a number.
     """
     model.eval()
     settings = (frames_at_once, chunk_frames, dtype, rows)
@@ -81,6 +86,8 @@ def _moments(
     for piece in loader.evaluation(plan):
         batch = piece.batch.to(runtime.device, dtype)
         rates = predict_in_chunks(model, batch.inputs, session.name, chunk_frames)
+        if not torch.isfinite(rates).all():
+            raise DivergedError(f"rates of session '{session.name}' are infinite or NaN; lower the learning rate")
         parts = [x.cpu().numpy() for x in replace(piece, batch=batch).scored(rates)]
         for stimulus, clips in _stimuli(piece):
             waiting.append(tuple(part[clips] for part in parts))

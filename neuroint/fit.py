@@ -166,7 +166,9 @@ def prepare(config: TrialConfig, sessions: list[Session], runtime: Runtime, dtyp
     return fit
 
 
-def certify_model(model: PopulationModel, session: Session, device: torch.device, dtype: torch.dtype) -> LeakCertificate:
+def certify_model(
+    model: PopulationModel, session: Session, device: torch.device, dtype: torch.dtype
+) -> LeakCertificate:
     """Compute the leak certificate on the first frames of the session's shortest training clip."""
     clip = int(min(session.clips(TRAIN), key=lambda c: session.lengths[c]))
     frames = min(int(session.lengths[clip]), model.lost_frames + CERTIFIED_FRAMES)

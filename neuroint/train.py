@@ -1,7 +1,7 @@
 """The only training loop: one configuration, on one worker or several, from the start or from a checkpoint.
 
-Every random draw of an epoch follows from (seed, epoch, rank), so a checkpoint at the end of an epoch holds no generator
-state and a resumed run repeats the uninterrupted one to the last bit on a CPU.
+Every random draw of an epoch follows from (seed, epoch, rank), so a checkpoint at the end of an epoch holds no state of
+generators, and a resumed run repeats the uninterrupted one to the last bit on a CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from neuroint.config import TrialConfig
 from neuroint.data.base import DEV_TEST, VALIDATION, Batch, Session
 from neuroint.data.loader import ClipLoader
 from neuroint.data.plan import TrainingPlan
-from neuroint.evaluation import evaluate, pooled_mean, score
+from neuroint.evaluation import DivergedError, evaluate, pooled_mean, score
 from neuroint.fit import Fit, prepare
 from neuroint.results import write_outcome
 from neuroint.runtime import Runtime
@@ -28,10 +28,6 @@ from neuroint.seeding import derive
 
 KEPT_ROWS = 200  # blocks of stimuli that intervals can be resampled from
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
-
-
-class DivergedError(ArithmeticError):
-    """The training loss is no longer a number: an outcome of a configuration, not a fault of the program."""
 
 
 def train_trial(config: TrialConfig, sessions: list[Session], runtime: Runtime) -> dict[str, Any]:

@@ -34,15 +34,20 @@ from neuroint.config.settings import (
 from neuroint.registry import Component, nearest
 
 
-def load_sweep(path: str | Path, overrides: tuple[str, ...] = (), data: str | None = None) -> SweepConfig:
+def load_sweep(
+    path: str | Path, overrides: tuple[str, ...] = (), data: str | None = None, smoke: bool = False
+) -> SweepConfig:
     """Read a sweep file, apply ``a.b=c`` overrides, and check all of it.
+
+    ``smoke`` shrinks the budget to one trial of one epoch of two steps per arm, and one seed.
 
     Raises:
         ConfigError: lists every fault found.
     """
     source = str(path)
     try:
-        raw = yaml.safe_load(Path(path).read_text())
+        text = Path(path).read_text()
+        raw = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"cannot be read: {error}; give the path of a YAML file"], source) from None
     except yaml.YAMLError as error:
@@ -54,10 +59,13 @@ def load_sweep(path: str | Path, overrides: tuple[str, ...] = (), data: str | No
         raw["data"]["path"] = data
     if faults:
         raise ConfigError(faults, source)
-    return parse_sweep(raw, source)
+    if smoke:
+        _shrink(raw)
+    first = text.split("\n", 1)[0]
+    return parse_sweep(raw, source, first.removeprefix("#").strip() if first.startswith("#") else "")
 
 
-def parse_sweep(raw: Mapping[str, Any], source: str = "configuration") -> SweepConfig:
+def parse_sweep(raw: Mapping[str, Any], source: str = "configuration", question: str = "") -> SweepConfig:
     """Check a sweep given as plain data; nothing handed in is changed.
 
     Raises:
@@ -77,7 +85,7 @@ def parse_sweep(raw: Mapping[str, Any], source: str = "configuration") -> SweepC
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)), source)
     made = {key: SECTIONS[key](**options) for key, options in sections.items()}
-    return SweepConfig(raw["name"], raw.get("seed", 0), raw["reference"], arms, raw=raw, **made)
+    return SweepConfig(raw["name"], raw.get("seed", 0), raw["reference"], arms, raw=raw, question=question, **made)
 
 
 def _arms(raw: Mapping[str, Any], base: dict[str, Any], faults: list[str]) -> dict[str, Arm]:
@@ -233,3 +241,20 @@ def _override(raw: dict[str, Any], text: str) -> str | None:
     except yaml.YAMLError as error:
         return f"--set {text!r}: the value is not YAML: {error}"
     return None
+
+
+SMOKE: dict[str, dict[str, Any]] = {
+    "search": {"trials": 1, "reference_trials": 0, "sampler": "random"},
+    "confirm": {"top": 1, "seeds": 1},
+    "train": {"epochs": 1, "steps_per_epoch": 2},
+}
+
+
+def _shrink(raw: dict[str, Any]) -> None:
+    """Lay the smoke budget over a sweep and over whatever its arms say of training."""
+    arms = raw.get("arms")
+    for tree in (raw, *(arm for arm in (arms.values() if isinstance(arms, dict) else ()) if isinstance(arm, dict))):
+        for key, values in SMOKE.items():
+            present = tree.get(key)
+            if tree is raw or isinstance(present, dict):
+                tree[key] = {**(present if isinstance(present, dict) else {}), **values}

@@ -237,15 +237,16 @@ class SweepConfig:
     score: ScoreConfig
     resources: Resources
     raw: dict[str, Any] = field(repr=False)
+    question: str = ""
 
     def trial(self, arm: str, values: Mapping[str, Any], *, key: str, phase: str, seed: int) -> TrialConfig:
         """Make the configuration of one training run of an arm."""
         tree = self.arms[arm].resolve(values)
         specs = {}
-        for key, components in SPECS.items():
-            options = {k: v for k, v in tree[key].items() if k != "name"}
-            specs[key] = Spec(tree[key]["name"], components[tree[key]["name"]].validate(options)[0])
-        sections = {key: SECTIONS[key](**section(key).validate(tree[key])[0]) for key in ARM_SECTIONS}
+        for slot, components in SPECS.items():
+            options = {k: v for k, v in tree[slot].items() if k != "name"}
+            specs[slot] = Spec(tree[slot]["name"], components[tree[slot]["name"]].validate(options)[0])
+        sections = {name: SECTIONS[name](**section(name).validate(tree[name])[0]) for name in ARM_SECTIONS}
         return TrialConfig(
             key,
             self.name,
@@ -282,6 +283,7 @@ def set_leaf(tree: dict[str, Any], path: str, value: Any) -> None:
 
 
 def dump(config: TrialConfig | SweepConfig) -> str:
-    """Write a configuration as YAML."""
+    """Write a configuration as YAML; a sweep's question stays in its first line."""
+    asked = f"# {config.question}\n" if isinstance(config, SweepConfig) and config.question else ""
     plain = config.raw if isinstance(config, SweepConfig) else config.to_dict()
-    return yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False)
+    return asked + yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False)

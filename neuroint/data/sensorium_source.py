@@ -104,7 +104,7 @@ def response_scale(
 class SensoriumSource:
     """Reads clips of one session; holds names and headers of files, and the statistics once they are needed.
 
-    Files are opened for one read and dropped after it, so none is open between reads. The statistics (float32, one array
+    Files are opened for one read and dropped after it: none is open between reads. The statistics (float32, one array
     of ``neurons time``) are loaded in each process that reads and left behind when the source is pickled.
     """
 

@@ -65,12 +65,8 @@ class RadialBias(nn.Module):
 
     def forward(self, rows: slice) -> Float[Tensor, "heads rows neurons"]:
         """Bias of some rows of the map."""
-        count = self.weights.shape[-1]
-        parts = [
-            torch.einsum("ijb,hb->hij", radial_basis(distance, 1.0, count), self.weights[:, axis])
-            for axis, distance in enumerate(self.apart(rows))
-        ]
-        return parts[0] + parts[1]
+        bumps = [radial_basis(distance, 1.0, self.weights.shape[-1]) for distance in self.apart(rows)]
+        return torch.einsum("hb,bij->hij", self.weights.flatten(1), torch.cat(bumps))
 
 
 class SlopeBias(nn.Module):

@@ -36,13 +36,15 @@ def nearest_neighbors(
     return indices[other].reshape(shape), distances[other].reshape(shape)
 
 
-def radial_basis(distance_um: Float[Tensor, "*shape"], range_um: float, count: int) -> Float[Tensor, "*shape count"]:
+def radial_basis(distance_um: Float[Tensor, "*shape"], range_um: float, count: int) -> Float[Tensor, "count *shape"]:
     r"""Spread distances over Gaussian bumps from 0 to a range.
 
     .. math:: \exp(-(D - c_b)^2 / 2h^2)
 
-    with equally spaced centers c and their spacing as width h. Far beyond the range all bumps are 0.
+    with equally spaced centers c and their spacing as width h. Far beyond the range all bumps are 0. Distances are
+    data: no gradient is kept for them.
     """
     centers = torch.linspace(0, range_um, count, dtype=distance_um.dtype, device=distance_um.device)
     width = range_um / max(count - 1, 1)
-    return torch.exp(-((distance_um[..., None] - centers) ** 2) / (2 * width**2))
+    apart = distance_um.detach() - centers.view(-1, *(1,) * distance_um.dim())
+    return apart.square_().mul_(-1 / (2 * width**2)).exp_()  # in place: these are the largest tensors of attention

@@ -84,7 +84,7 @@ def _unit(contrasts: Sequence[Contrast]) -> str:
 
 def _difference_row(ax: Axes, contrast: Contrast, row: int, color: str, marker: str) -> None:
     units = np.nanmean(np.asarray(contrast.differences), axis=0)
-    ax.plot(units, np.full(units.size, row + 0.24), ".", color=color, alpha=0.5, ms=4, mew=0)
+    ax.plot(units, np.full(units.size, row + 0.24), ".", color=color, alpha=0.6, ms=5.5, mew=0)
     if np.isfinite(contrast.interval[0]):
         ax.plot(contrast.interval, (row, row), color=color, lw=2.2, solid_capstyle="butt")
     ax.plot(contrast.difference, row, marker, color=color, ms=6.5, mec=INK, mew=0.7)
@@ -110,7 +110,7 @@ def scores(findings: Findings, tier: str) -> Panel | None:
     for row, (arm, scored) in enumerate(found):
         color, total = colors(findings)[arm.name], scored.all
         means = [session.mean for session in scored.sessions.values()]
-        ax.plot(means, np.full(len(means), row + 0.24), ".", color=color, alpha=0.5, ms=4, mew=0)
+        ax.plot(means, np.full(len(means), row + 0.24), ".", color=color, alpha=0.6, ms=5.5, mew=0)
         ax.plot((total.low, total.high), (row, row), color=color, lw=2.2)  # pyright: ignore[reportOptionalMemberAccess]
         ax.plot(total.mean, row, markers(findings)[arm.name], color=color, ms=6.5, mec=INK, mew=0.7)  # pyright: ignore
     _rows(ax, [arm.name for arm, _ in found])
@@ -135,7 +135,7 @@ def gain_by_snr(findings: Findings, tier: str) -> Panel | None:
     for k, contrast in enumerate(found):
         color, at = colors(findings)[contrast.arm], FIFTHS + 0.09 * (k - (len(found) - 1) / 2)
         for row in contrast.snr.seeds:
-            ax.plot(at, row, ".", color=color, alpha=0.5, ms=4, mew=0)
+            ax.plot(at, row, ".", color=color, alpha=0.6, ms=5.5, mew=0)
         style = {"ms": 5, "mec": INK, "mew": 0.6, "lw": 1.4, "label": short(contrast.arm)}
         ax.plot(at, contrast.snr.gain, f"-{markers(findings)[contrast.arm]}", color=color, **style)
     _fifths(ax, f"about {counted(round(found[0].snr.neurons[0]), 'neuron')} each")

@@ -51,7 +51,9 @@ def _head(findings: Findings) -> str:
         f" · started {findings.started}" if findings.started else ""
     )
     notes = _note("Cautions of the data", findings.cautions) + _note("What is missing", findings.missing)
-    rests = f"{sample(findings)}; score: {findings.metric}, on {TIER_WORDS[DEV_TEST]} data that no choice was made by"
+    rests = (
+        f"{sample(findings)}; score: {findings.metric}, on {TIER_WORDS[DEV_TEST]} clips, which no choice was based on"
+    )
     return (
         f'<header>\n<p class="soft wrap">{escape(where)}</p>\n<h1>{escape(findings.question)}</h1>\n'
         f'<p class="lead wrap">{escape(answer(findings, DEV_TEST))}</p>\n<p class="soft wrap">{escape(rests)}.</p>\n'

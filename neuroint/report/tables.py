@@ -181,20 +181,22 @@ def provenance(findings: Findings) -> Table:
 def table(findings: Findings, tier: str = DEV_TEST) -> RichTable:
     """Make the table that ends a sweep on a terminal, 80 columns wide at least; printed to a file it is plain text."""
     rows = overview(findings, tier)
-    shown = RichTable(title=Text(rows.caption), box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    title = Text(f"{findings.metric} by arm; q1 is the noisiest fifth of neurons")
+    shown = RichTable(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     shown.title_justify = "left"
     last = len(rows.header) - 1
     for k, name in enumerate(rows.header):
-        style = {0: _NAME, last: _NAME}.get(k, _NUMBER)
+        style = {0: _NAME, last: _VERDICT}.get(k, _NUMBER)
         shown.add_column(_SHORT.get(name, name.removeprefix("SNR ")), **style)
     for row in rows.rows:
         shown.add_row(*(Text(_tight(cell)) for cell in row))
     return shown
 
 
-_NAME: dict[str, Any] = {"justify": "left", "overflow": "fold", "min_width": 9}
+_NAME: dict[str, Any] = {"justify": "left", "overflow": "fold", "min_width": 6}
 _NUMBER: dict[str, Any] = {"justify": "right", "no_wrap": True}
-_SHORT = {"validation": "valid.", "difference": "diff."}
+_VERDICT: dict[str, Any] = {"justify": "left", "overflow": "fold", "min_width": 13}
+_SHORT = {"validation": "valid.", "dev-test": "test", "final test": "final", "difference": "diff."}
 
 
 def _tight(cell: str) -> str:

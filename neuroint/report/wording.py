@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuroint.report.contrasts import ACROSS
 from neuroint.report.findings import Contrast, Findings
 
+_SPELLED_OUT = 3  # contrasts; more are grouped by verdict
 NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 TIER_WORDS = {"dev_test": "dev-test", "final_test": "final test"}
 
@@ -65,11 +65,6 @@ def counted(count: int, singular: str, plural: str | None = None) -> str:
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
-def listed(names: Sequence[str]) -> str:
-    """Join words as a sentence does."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def statuses(counts: dict[str, int]) -> str:
     """Write a number of runs, and how many of them did not finish."""
     others = [f"{n} {status}" for status, n in counts.items() if status != "finished"]
@@ -98,7 +93,16 @@ def answer(findings: Findings, tier: str) -> str:
     contrasts = findings.of_tier(tier)
     if not contrasts:
         return f"No answer yet: no arm was compared with the reference on {TIER_WORDS[tier]} data."
-    return " ".join(_clause(contrast) for contrast in contrasts)
+    if len(contrasts) <= _SPELLED_OUT:
+        return " ".join(_clause(contrast) for contrast in contrasts)
+    groups: dict[str, list[str]] = {}
+    for contrast in contrasts:
+        groups.setdefault(words_of(contrast).says, []).append(contrast.arm)
+    said = [
+        f"{len(arms)} of {len(contrasts)} {says} {findings.reference}: {', '.join(arms)}"
+        for says, arms in groups.items()
+    ]
+    return ". ".join(said) + "."
 
 
 def _clause(contrast: Contrast) -> str:

@@ -21,8 +21,7 @@ from neuroint.config import Distribution, SweepConfig
 from neuroint.registry import Choice
 from neuroint.seeding import derive
 from neuroint.sweep.samplers import labels
-
-METRIC = "best_validation_score"  # best so far, so that a trial is never told by its last epoch
+from neuroint.sweep.selection import METRIC
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def make_search(sweep: SweepConfig, arm: str, folder: Path, points: list[dict[st
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = ArmSpace(sweep, arm, folder.name, derive(sweep.seed, "tune"))
     distributions = sweep.arms[arm].distributions
-    facts = {"seed": derive(sweep.seed, "sampler", arm) % 2**32, "space": distributions}
+    facts = {"seed": derive(sweep.seed, "sampler", folder.name) % 2**32, "space": distributions}
     digest = hashlib.sha256(repr(sorted(distributions.items())).encode()).hexdigest()[:12]
     return ArmSearch(
         space,

@@ -17,8 +17,9 @@ from ray.tune.schedulers import ASHAScheduler
 
 from neuroint.config import Distribution, SweepConfig, TrainConfig
 from neuroint.seeding import derive
-from neuroint.sweep.proposals import METRIC, make_search, start_points
+from neuroint.sweep.proposals import make_search, start_points
 from neuroint.sweep.samplers import grid_size
+from neuroint.sweep.selection import METRIC, best_runs
 from neuroint.sweep.trial import run_trial
 from neuroint.sweep.watch import Watch, fail_run, finish_run, run_key
 from neuroint.tracking.journal import RunRecord, SweepRecord
@@ -82,9 +83,7 @@ class Sweeper:
     def _search_arm(self, phase: str, arm: str, trials: int, optimum: Mapping[str, Any]) -> None:
         distributions = self.sweep.arms[arm].distributions
         trials = grid_size(distributions) if self.sweep.search.sampler == "grid" else trials
-        search = make_search(
-            self.sweep, arm, self._ray_folder() / phase, start_points(self.sweep, arm, optimum)
-        )
+        search = make_search(self.sweep, arm, self._ray_folder() / phase, start_points(self.sweep, arm, optimum))
         config = tune.TuneConfig(
             num_samples=trials, search_alg=search, scheduler=self._scheduler(), reuse_actors=True, **self._concurrency()
         )
@@ -110,7 +109,11 @@ class Sweeper:
         return max(max(e.values) if isinstance(e, Distribution) else int(e) for e in asked)
 
     def _concurrency(self) -> dict[str, int]:
-        return {"max_concurrent_trials": min(self.sweep.search.concurrent or 10**6, trials_at_once(self.sweep, self.capacity))}
+        return {
+            "max_concurrent_trials": min(
+                self.sweep.search.concurrent or 10**6, trials_at_once(self.sweep, self.capacity)
+            )
+        }
 
     def _ray_folder(self) -> Path:
         folder = self.folder / "ray"
@@ -181,17 +184,3 @@ def trials_at_once(sweep: SweepConfig, capacity: Mapping[str, float]) -> int:
                 "lower resources.workers or what each worker asks for, or add nodes"
             )
     return int(min(capacity.get(kind, 0) / amount for kind, amount in asked.items() if amount))
-
-
-def best_runs(record: SweepRecord, arm: str, phase: str = "tune") -> list[RunRecord]:
-    """Runs of an arm by best validation score, complete ones before stopped ones.
-
-    Raises:
-        ValueError: every run of the arm failed or diverged.
-    """
-    ended = [run for run in record.runs.values() if run.arm == arm and run.phase == phase]
-    usable = [run for run in ended if run.status in ("finished", "stopped") and METRIC in run.metrics]
-    if not usable:
-        why = "; ".join(f"{run.key}: {run.status} {(run.message or '').strip().splitlines()[-1:]}" for run in ended)
-        raise ValueError(f"arm '{arm}' has no usable {phase} run of {len(ended)}: {why or 'none was started'}")
-    return sorted(usable, key=lambda run: (run.status == "finished", run.metrics[METRIC]), reverse=True)

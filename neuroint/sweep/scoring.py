@@ -13,33 +13,13 @@ import ray
 from neuroint import registry
 from neuroint.analysis.snr import snr_quintiles
 from neuroint.config import SweepConfig, TrialConfig
-from neuroint.data.base import DEV_TEST, FINAL_TEST, VALIDATION
+from neuroint.data.base import DEV_TEST, VALIDATION
 from neuroint.fit import WEIGHTS_FILE
 from neuroint.metrics.moments import Moments
 from neuroint.results import write_moments
 from neuroint.runtime import LocalRuntime
-from neuroint.sweep.proposals import METRIC
+from neuroint.sweep.selection import representatives
 from neuroint.tracking.journal import Journal, RunRecord, SweepRecord
-
-
-def representatives(record: SweepRecord, arms: list[str]) -> dict[str, list[RunRecord]]:
-    """Choose for each arm the confirmed configuration with the best mean validation score: its runs, one per seed.
-
-    Raises:
-        ValueError: an arm has no confirmed configuration that finished with every seed.
-    """
-    chosen = {}
-    for arm in arms:
-        groups: dict[str, list[RunRecord]] = {}
-        for run in record.runs.values():
-            if run.arm == arm and run.phase == "confirm":
-                groups.setdefault(run.key.rsplit("-s", 1)[0], []).append(run)
-        whole = [runs for runs in groups.values() if all(run.status == "finished" for run in runs)]
-        if not whole:
-            states = {run.key: run.status for runs in groups.values() for run in runs}
-            raise ValueError(f"arm '{arm}' has no configuration confirmed with every seed: {states or 'none was run'}")
-        chosen[arm] = max(whole, key=lambda runs: np.mean([run.metrics[METRIC] for run in runs]))
-    return chosen
 
 
 def score_arms(sweep: SweepConfig, folder: Path, tier: str, reason: str) -> None:
@@ -65,11 +45,6 @@ def score_arms(sweep: SweepConfig, folder: Path, tier: str, reason: str) -> None
             metrics |= summary(name, moments)
         journal.append("test_read", run=run.key, tier=tier, reason=reason)
         journal.append("run_finished", run=run.key, status="finished", metrics=metrics, folder=f"runs/{run.key}")
-
-
-def unlocked(record: SweepRecord) -> bool:
-    """Whether the final test of a sweep was read already."""
-    return any(read["tier"] == FINAL_TEST for read in record.test_reads)
 
 
 def summary(tier: str, moments: Mapping[str, Moments]) -> dict[str, float]:

@@ -11,9 +11,10 @@ import torch
 from ray import tune
 
 from neuroint.config import TrialConfig
+from neuroint.evaluation import DivergedError
 from neuroint.recordings import open_data
 from neuroint.runtime import LocalRuntime, Runtime, TrainWorkerRuntime, fit_on_workers
-from neuroint.train import DivergedError, train_trial
+from neuroint.train import train_trial
 
 TRIAL_WORKER_FAILURES = 2
 

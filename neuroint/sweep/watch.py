@@ -46,7 +46,9 @@ class Watch(Callback):
         job = TrialConfig.from_dict(json.loads(trial.config["job"]))
         start_run(self.journal, job, self.tags[job.arm])
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         """Record an epoch."""
         metrics = {name: result[name] for name in EPOCH_METRICS if name in result}
         key = run_key(trial.config)

@@ -114,7 +114,8 @@ class Attention(nn.Module):
     def attention_map(self, context: Context) -> Float[Tensor, "heads neurons neurons"]:
         """Return A for analysis: rows attend to columns; what is missing from 1 in a row went to the null token."""
         tokens = self._tokens(context)
-        return torch.cat([self._map_rows(tokens, start) for start in range(0, len(tokens.query), ROWS)], dim=1)
+        held = torch.cat([self._map_rows(tokens, start) for start in range(0, len(tokens.query), ROWS)], dim=1)
+        return _with_diagonal(held, torch.zeros_like(held[..., 0]), 0)
 
     def coupling(self, context: Context) -> Float[Tensor, "neurons neurons"]:
         """Return C for analysis: the signed influence of column j's rectified drive on row i's drive."""
@@ -127,17 +128,18 @@ class Attention(nn.Module):
         return _Tokens(query, key, self.value(embedding), self.strength * self.output(embedding))
 
     def _map_rows(self, tokens: _Tokens, start: int) -> Float[Tensor, "heads rows neurons"]:
+        """Rows of A, except that the mass of the null token stands on the diagonal."""
         rows = slice(start, min(start + ROWS, len(tokens.query)))
-        logits = torch.einsum("ihw,jhw->hij", tokens.query[rows], tokens.key) / tokens.key.shape[-1] ** 0.5
-        logits = logits + self.bias(rows)
-        itself = torch.eye(len(tokens.key), dtype=torch.bool, device=logits.device)[rows]
-        null = self.null_logit[:, None, None].expand(-1, logits.shape[1], 1)
-        return torch.cat([logits.masked_fill(itself, -torch.inf), null.to(logits.dtype)], dim=-1).softmax(-1)[..., :-1]
+        query = tokens.query[rows].transpose(0, 1) / tokens.key.shape[-1] ** 0.5
+        logits = torch.baddbmm(self.bias(rows).to(query.dtype), query, tokens.key.permute(1, 2, 0))
+        null = self.null_logit[:, None].expand(-1, logits.shape[1]).to(logits.dtype)
+        return _with_diagonal(logits, null, start).softmax(-1)
 
     def _coupling_rows(self, tokens: _Tokens, start: int) -> Float[Tensor, "rows neurons"]:
         attended = self._map_rows(tokens, start)
         output = tokens.output[start : start + attended.shape[1]]
-        return torch.einsum("ih,hij,jh->ij", output, attended, tokens.value)
+        coupling = (attended * tokens.value.T[:, None] * output.T[..., None]).sum(0)
+        return _with_diagonal(coupling, coupling.new_zeros(len(coupling)), start)
 
     def _influence(self, rectified: Tensor, tokens: _Tokens, start: int, *, recompute: bool) -> Tensor:
         run = partial(self._influence_rows, start)
@@ -147,3 +149,10 @@ class Attention(nn.Module):
 
     def _influence_rows(self, start: int, rectified: Tensor, *tokens: Tensor) -> Tensor:
         return rectified @ self._coupling_rows(_Tokens(*tokens), start).T
+
+
+def _with_diagonal(
+    block: Float[Tensor, "*heads rows neurons"], values: Float[Tensor, "*heads rows"], start: int
+) -> Float[Tensor, "*heads rows neurons"]:
+    """Replace the entries of a block of rows that stand on the diagonal of the whole map."""
+    return torch.diagonal_scatter(block, values, offset=start, dim1=-2, dim2=-1)

@@ -111,7 +111,7 @@ class PopulationPool(nn.Module):
             raise ValueError("'population_pool' needs an embedding; give Context(embedding=readout.embedding())")
         unit = scaled(context.embedding) / context.embedding.shape[1] ** 0.5
         similarity = torch.einsum("ic,ijc->ij", unit, unit[self.neighbors])
-        bases = self.basis @ self.distance_weights
+        bases = torch.einsum("b,bij->ij", self.distance_weights, self.basis)
         return torch.softmax(bases + self.similarity_weight * similarity, dim=-1)
 
     def forward(

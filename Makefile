@@ -1,0 +1,46 @@
+# Every target sets up what it needs: a virtual environment in .venv with the versions of constraints.txt.
+PYTHON ?= python3.11
+BIN := .venv/bin
+RESULTS ?= results
+export MLFLOW_DISABLE_TELEMETRY := true
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: setup demo test test-fast check fix smoke bench
+
+setup: .venv/ready
+
+# torch first and pinned, or pip takes a newer build with gigabytes of CUDA packages.
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo/data: .venv/ready
+	rm -rf demo/data
+	$(BIN)/neuroint data simulate v1 demo/data --preset tiny --seed 1
+
+demo: demo/data
+	$(BIN)/neuroint run search_spaces/quickstart.yaml --data demo/data --results demo/results
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+test-fast: .venv/ready
+	$(BIN)/python -m pytest -m "not slow and not ray"
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+fix: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+smoke: .venv/ready
+	$(BIN)/python tests/smoke.py
+
+bench: .venv/ready
+	$(BIN)/python benchmarks/run.py
