@@ -64,7 +64,7 @@ def _panels(card: SessionCard, session: Session) -> list[Panel]:
 
 
 def _raster(ax: Axes, card: SessionCard, session: Session) -> None:
-    """Responses of the most active neurons in an unbroken stretch of training, or to training images; NaN is drawn as 0."""
+    """Responses of the most active neurons in a stretch of training, or to training images; NaN is drawn as 0."""
     responses, unit = _example(session)
     responses = np.nan_to_num(responses)
     order = np.argsort(-responses.mean(axis=0), kind="stable")[:RASTER_NEURONS]
