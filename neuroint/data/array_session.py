@@ -81,7 +81,8 @@ def _plan_frames(store: ArrayStore, mapping: ArrayMapping, views: dict[str, View
             "without repeats between tiers, or set leakage: report to go on with a caution"
         )
     once = np.zeros_like(blocks.starts)
-    return Plan(blocks.starts, once, blocks.lengths, blocks.tiers, ids, lead, tuple(shared))
+    cautions = tuple(f"{stretches}: scores there are too high" for stretches in shared)
+    return Plan(blocks.starts, once, blocks.lengths, blocks.tiers, ids, lead, cautions)
 
 
 def _plan_images(store: ArrayStore, mapping: ArrayMapping, views: dict[str, View], shown: np.ndarray) -> Plan:
