@@ -36,7 +36,7 @@ def nearest_neighbors(
     return indices[other].reshape(shape), distances[other].reshape(shape)
 
 
-def radial_basis(distance_um: Float[Tensor, "*shape"], range_um: float, count: int) -> Float[Tensor, "count *shape"]:
+def radial_basis(distance_um: Float[Tensor, "*shape"], range_um: float, count: int) -> Float[Tensor, " count *shape"]:
     r"""Spread distances over Gaussian bumps from 0 to a range.
 
     .. math:: \exp(-(D - c_b)^2 / 2h^2)
