@@ -149,7 +149,11 @@ class SweepRuns:
     def _run_finished(self, event: Event) -> None:
         key, run = event["run"], self._run(event)
         tags = _outcome(event, run.message)
-        self._log(key, event["metrics"], tags=tags, step=max(run.epochs, default=0), time_s=event["time"])
+        curves = {name for metrics in run.epochs.values() for name in metrics}
+        last = {name: value for name, value in event["metrics"].items() if name in curves}
+        scores = {name: value for name, value in event["metrics"].items() if name not in curves}
+        self._log(key, last, step=max(run.epochs, default=0), time_s=event["time"])
+        self._log(key, scores, tags=tags, time_s=event["time"])  # at step 0 alone, the UI compares runs by bars
         self._only_one(self._found(self._hash(key)), prefer=self._id(key))
         self._terminate(key, event)
 

@@ -41,13 +41,17 @@ class Server:
             command = [str(SCRIPT), "--workers", "1"]
             started = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=log)
         self.processes = [started]
+        self.wait()
+
+    def wait(self):
+        """Wait until it answers."""
         for _ in range(600):
             with contextlib.suppress(TrackingError):
                 check_reachable(self.uri, timeout_s=1.0)
                 return
-            assert started.poll() is None, (self.folder / "server.log").read_text()
+            assert self.processes[0].poll() is None, (self.folder / "server.log").read_text()
             time.sleep(0.2)
-        pytest.fail("the server did not start")
+        pytest.fail("the server does not answer")
 
     def send(self, signum):
         """Signal the server and all that it started."""
@@ -163,7 +167,10 @@ def test_a_frozen_server_holds_up_nobody_and_what_is_left_is_sent_later(server, 
     assert left.events >= TRIALS * (EPOCHS + 2)
     assert f"neuroint upload {tmp_path / 'frozen'}" in left.message
     server.send(signal.SIGCONT)
+    server.wait()
     later = Uploader(tmp_path / "frozen", server.uri, "served")
     later.prepare()
-    assert not later.flush(), later.pending.message
+    later.start()
+    left = later.stop(200.0)
+    assert not left, left.message
     check_everything_is_there_once(server, "frozen")

@@ -63,10 +63,19 @@ def test_a_run_arrives_with_parent_params_tags_curve_scores_and_files(sweep, jou
     assert [p.timestamp for p in runs.client.get_metric_history(run.info.run_id, "loss")] == [
         1_700_000_100_000 + 10_000 * epoch for epoch in range(3)
     ]
-    assert curve(runs, "a", "dev_test/correlation") == [(2, 0.4)]
+    assert curve(runs, "a", "dev_test/correlation") == [(0, 0.4)]
     assert [file.path for file in runs.client.list_artifacts(run.info.run_id)] == ["config.yaml", "figures"]
     assert [file.path for file in runs.client.list_artifacts(parent.info.run_id)] == ["sweep.yaml"]
     assert (sweep.parent / "mlartifacts" / run.info.run_id / "artifacts" / "figures" / "fit.svg").is_file()
+
+
+def test_a_final_value_of_a_curve_is_its_latest_and_a_score_told_again_replaces_the_first(journal, make, runs):
+    tell_run(journal, metrics={"loss": 0.25, "score": 1.0})
+    journal.append("run_finished", run="a", status="finished", metrics={"score": 0.5, "other": 2.0})
+    make().flush()
+    metrics = runs()["a"].data.metrics
+    assert metrics == {"loss": 0.25, "score": 0.5, "other": 2.0}
+    assert curve(runs, "a") == [*LOSSES, (2, 0.25)]
 
 
 @pytest.mark.parametrize(
