@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,6 +12,7 @@ from torch import Tensor
 from neuroint.data.base import Batch, Inputs
 
 
+@runtime_checkable
 class PredictsRates(Protocol):
     """What objectives ask of a model."""
 

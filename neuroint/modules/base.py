@@ -1,10 +1,11 @@
 """What cores, readouts and stages owe to each other; plain ``torch.nn.Module`` s that know no configuration.
 
-A **core** turns ``Inputs`` into features ``batch time channel height width`` and has ``feature_shape`` (channel, height,
-width) and ``lost_frames``: its convolutions are not padded in time, so the first ``lost_frames`` frames are consumed.
+A **core** turns ``Inputs`` into features ``batch time channel height width`` and has ``feature_shape`` (channel,
+height, width) and ``lost_frames``: its convolutions are not padded in time, so the first ``lost_frames`` frames are
+consumed.
 
-A **readout** turns features into the drive ``batch time neurons``: ``forward(features, pupil, neurons)``, and offers its
-per-neuron weights as ``embedding() -> neurons embed`` of width ``embedding_channels``.
+A **readout** turns features into the drive ``batch time neurons``: ``forward(features, pupil, neurons)``, and offers
+its per-neuron weights as ``embedding() -> neurons embed`` of width ``embedding_channels``.
 
 A **stage** (normalization or interaction) turns drive into drive. A feed-forward stage has ``forward(drive, context)``
 over all frames at once. A recurrent stage has ``memory_bins`` (what training discards), ``initial_state(drive_0,
@@ -46,16 +47,16 @@ class Context:
     """What stages may look at besides the drive.
 
     Attributes:
-        embedding: the readout's weights per neuron.
+        embedding: the readout's weights of all neurons.
         neurons: indices of the neurons present, when training on a subset; None means all.
         observed: recorded activity, already lagged or masked by the model.
     """
 
     embedding: Float[Tensor, "neurons embed"] | None = None
-    neurons: Int[Tensor, " neurons"] | None = None
+    neurons: Int[Tensor, " chosen"] | None = None
     observed: Float[Tensor, "batch time observed"] | None = None
 
-    def of_neurons(self, parameter: Float[Tensor, "all_neurons *rest"]) -> Float[Tensor, "neurons *rest"]:
+    def of_neurons(self, parameter: Float[Tensor, " all_neurons *rest"]) -> Float[Tensor, " neurons *rest"]:
         """Pick the rows of a per-neuron parameter that belong to the neurons present."""
         return parameter if self.neurons is None else parameter[self.neurons]
 

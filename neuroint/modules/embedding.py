@@ -20,10 +20,10 @@ class ReadoutEmbedding(nn.Module):
         self.width = embedding_channels
 
     def forward(self, context: Context) -> Float[Tensor, "neurons embed"]:
-        """Raises ``ValueError`` if the context holds no embedding."""
+        """Pick the embeddings of the neurons present; raises ``ValueError`` if the context holds none."""
         if context.embedding is None:
             raise ValueError("the context holds no embedding; give Context(embedding=readout.embedding())")
-        return scaled(context.embedding)
+        return scaled(context.of_neurons(context.embedding))
 
 
 class FreeEmbedding(nn.Module):
