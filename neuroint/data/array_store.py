@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import lzma
 import struct
+import tokenize
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -28,6 +30,8 @@ UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
     struct.error,
+    SyntaxError,
+    tokenize.TokenError,
 )
 ZIP_HEADER_BYTES = 30  # of a local file header, before file name and extra field (APPNOTE.TXT 4.3.7)
 HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -90,9 +94,11 @@ class ArrayStore:
 
     def _load(self, name: str) -> np.ndarray:
         try:
-            if self.path.is_dir():
-                return np.lib.format.open_memmap(self.path / f"{name}.npy", mode="r")
-            return _open_member(self.path, f"{name}.npy")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # NumPy's, on headers that Python 2 wrote
+                if self.path.is_dir():
+                    return np.lib.format.open_memmap(self.path / f"{name}.npy", mode="r")
+                return _open_member(self.path, f"{name}.npy")
         except UNREADABLE as error:
             raise DataError(
                 f"array '{name}' in '{self.path.name}' cannot be read ({_said(error)}); truncated, or holds Python "

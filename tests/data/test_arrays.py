@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from neuroint.data.base import TRAIN, DataError
@@ -646,6 +646,7 @@ def test_any_arrays_give_a_session_that_can_be_read_or_a_data_error(tmp_path, ma
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(compressed=True, where=0.0390625, damage=b"\0" * 13, cut=False)
 @given(
     compressed=st.booleans(),
     where=st.floats(0, 1, exclude_max=True),
