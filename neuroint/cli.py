@@ -73,7 +73,8 @@ def _plan(file: Path, data: str | None, sets: list[str] | None, smoke: bool, as_
     sessions = open_data(sweep.data)
     summarize_arms(sweep, sessions)
     arms = [plan_arm(sweep, arm, sessions) for arm in sweep.arms]
-    head = f"{'arm':<28}{'information':<18}{'parameters':>12}{'GFLOP/step':>12}{'trials':>8}{'corners':>9}{'s/step':>9}{'MB':>8}{'hours':>8}"
+    head = f"{'arm':<28}{'information':<18}{'parameters':>12}{'GFLOP/step':>12}{'trials':>8}"
+    head += f"{'corners':>9}{'s/step':>9}{'MB':>8}{'hours':>8}"
     rows = [
         f"{a.name:<28}{a.information:<18}{a.parameters:>12,}{a.flops_per_step / 1e9:>12.2f}{a.trials:>8}{a.corners:>9}"
         f"{a.seconds_per_step:>9.3f}{a.peak_memory_mb:>8.0f}{a.hours:>8.2f}"
@@ -227,12 +228,17 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Print a card of a data set: sessions, tiers, repeats, responses, SNR, and every fault found."""
-    from neuroint.data.card import draw, inspect_path, render
+    from neuroint.data.card import inspect as make_card
+    from neuroint.data.card import render
+    from neuroint.data.card_figure import draw
+    from neuroint.data.opening import find_faults, open_sessions
 
     with _bad_input():
         options = _mapping_options(mapping, role)
-        card, sessions = inspect_path(path, reader, options)
-        if figure is not None:
+        faults = find_faults(path, reader, options)
+        sessions = [] if faults else open_sessions(path, reader, options)
+        card = make_card(sessions, faults)
+        if figure is not None and sessions:
             draw(card, sessions, figure)
     _print(card.as_dict(), render(card), as_json)
     raise typer.Exit(BAD_INPUT if card.faults else 0)

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from neuroint import registry
 from neuroint.analysis.leak import LeakCertificate, certify
 from neuroint.config import TrialConfig
+from neuroint.config.settings import SPECS
 from neuroint.data.base import TRAIN, Inputs, Session, collate
 from neuroint.evaluation import Scores
 from neuroint.model import PopulationModel, build_model, facts_of
@@ -63,7 +63,7 @@ class Fit:
     @property
     def evaluated(self) -> PopulationModel:
         """The model that validation sees: the running average, where there is one."""
-        return self.model if self.ema is None else self.ema.module
+        return self.model if self.ema is None else self.ema.module  # pyright: ignore[reportReturnType]
 
     @property
     def trained_parameters(self) -> list[nn.Parameter]:
@@ -189,7 +189,7 @@ def load_weights(model: PopulationModel, source: Path) -> None:
         raise ValueError(f"init.source: {file} does not exist; give a run's folder or a .safetensors file")
     weights, wanted = load_file(str(file)), model.state_dict()
     fitting = {k: v for k, v in weights.items() if k in wanted and wanted[k].shape == v.shape}
-    if not any(key.startswith("core.") for key in fitting) and any(key.startswith("core.") for key in wanted):
+    if any(key.startswith("core.") and key not in fitting for key in wanted):
         raise ValueError(
             f"init.source: {file} holds no core of this shape ({len(weights)} tensors, {len(fitting)} fit); "
             "use the core, with the same options, that the run was fitted with"
@@ -212,22 +212,14 @@ def _parameter_groups(model: PopulationModel, config: TrialConfig) -> list[dict[
 
 
 def _parts(model: PopulationModel) -> dict[str, nn.Module]:
-    return {
-        "core": model.core,
-        "readout": model.readouts,
-        "normalization": model.normalization,
-        "interaction": model.interaction,
-    }
+    """What ``init`` speaks of, by name."""
+    names = {"core": "core", "readout": "readouts", "normalization": "normalization", "interaction": "interaction"}
+    return {name: model.get_submodule(path) for name, path in names.items()}
 
 
 def _build(key: str, config: TrialConfig, *positional: Any) -> Any:
-    spec = config.specs[key]
-    component = {
-        "optimizer": registry.optimizers,
-        "schedule": registry.schedules,
-        "objective": registry.objectives,
-    }[key][spec.name]
-    options, _ = component.validate(spec.options)
+    component = SPECS[key][config.specs[key].name]
+    options, _ = component.validate(config.specs[key].options)
     return component.factory(*positional, **options)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from neuroint import registry
 from neuroint.data.base import Facts, Inputs, Session
-from neuroint.modules.base import INFORMATION_ORDER, Context, Information
+from neuroint.modules.base import INFORMATION_ORDER, Context, Information, Reads
 
 STAGES = ("normalization", "interaction")
 
@@ -71,17 +71,18 @@ class PopulationModel(nn.Module):
     @property
     def information(self) -> Information:
         """The largest information set among the parts."""
-        return max((part.reads.information for part in self._parts()), key=INFORMATION_ORDER.index)  # pyright: ignore[reportAttributeAccessIssue]
+        classes = {reads.information for reads in self._reads()}
+        return next(found for found in reversed(INFORMATION_ORDER) if found in classes)
 
     @property
     def causal(self) -> bool:
         """Whether no part reads the future."""
-        return all(part.reads.causal for part in self._parts())  # pyright: ignore[reportAttributeAccessIssue]
+        return all(reads.causal for reads in self._reads())
 
     @property
     def needs_population(self) -> bool:
         """Whether a part mixes neurons, so that a subset cannot be trained alone."""
-        return any(part.reads.population for part in self._parts())  # pyright: ignore[reportAttributeAccessIssue]
+        return any(reads.population for reads in self._reads())
 
     def penalty(self) -> Float[Tensor, ""]:
         """Sum of the parts' regularizers."""
@@ -136,6 +137,9 @@ class PopulationModel(nn.Module):
             last_rate = self.link(drive_t)
             rates.append(last_rate)
         return torch.stack(rates, dim=1), ModelState(last_rate, tuple(states))
+
+    def _reads(self) -> list[Reads]:
+        return [cast(Reads, part.reads) for part in self._parts()]
 
     def _parts(self) -> list[nn.Module]:
         groups = [self.readouts, *(getattr(self, slot) for slot in STAGES)]

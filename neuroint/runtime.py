@@ -10,13 +10,14 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 Report = Callable[[dict[str, Any], Path | None], None]
 
 
+@runtime_checkable
 class Runtime(Protocol):
     """What the training loop may ask of its surroundings."""
 

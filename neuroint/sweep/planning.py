@@ -174,7 +174,8 @@ def _check_frames(config: TrialConfig, sessions: list[Session], lost_frames: int
     """Refuse cores that consume more frames than a crop has or than scores leave out."""
     if config.train.frames <= lost_frames:
         raise ValueError(
-            f"train.frames is {config.train.frames}, but the core consumes {lost_frames}; set it to {lost_frames + 1} or more"
+            f"train.frames is {config.train.frames}, but the core consumes {lost_frames}; set it to at least "
+            f"{lost_frames + 1}"
         )
     for session in sessions:
         if session.scored_from < lost_frames:

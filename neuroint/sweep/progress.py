@@ -94,7 +94,8 @@ def _runs(sweep: SweepConfig, arm: str) -> int:
 
 def _epoch_line(event: Event) -> str:
     m = event["metrics"]
-    return f"{event['run']:<28} epoch {event['epoch']:>3}  loss {m['train_loss']:.4f}  validation {m['validation_score']:.4f}"
+    scores = f"loss {m['train_loss']:.4f}  validation {m['validation_score']:.4f}"
+    return f"{event['run']:<28} epoch {event['epoch']:>3}  {scores}"
 
 
 def _end_line(event: Event) -> str:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.storages import JournalStorage
@@ -70,14 +70,14 @@ class ArmSearch(OptunaSearch):
         if trial_id in self._completed_trials:
             return
         self._completed_trials.add(trial_id)
-        trial = self._ot_trials[trial_id]
+        study, trial = cast(optuna.Study, self._ot_study), self._ot_trials[trial_id]
         value = (result or {}).get(METRIC)
         if error or value is None or not math.isfinite(value):
-            self._ot_study.tell(trial, state=TrialState.FAIL)
+            study.tell(trial, state=TrialState.FAIL)
         elif result and result.get("finished"):
-            self._ot_study.tell(trial, float(value))
+            study.tell(trial, float(value))
         else:
-            self._ot_study.tell(trial, state=TrialState.PRUNED)
+            study.tell(trial, state=TrialState.PRUNED)
 
 
 def make_search(sweep: SweepConfig, arm: str, folder: Path, points: list[dict[str, Any]]) -> ArmSearch:

@@ -1,7 +1,7 @@
 """Carry a sweep through its phases: search the reference, search every arm, confirm, score.
 
-Each phase is one Tune experiment under ``<sweep>/ray``; a file ``<phase>.done`` marks it finished, so that an interrupted
-sweep goes on where it stopped. What is known about runs is read back from the journal alone.
+Each phase is one Tune experiment under ``<sweep>/ray``; a file ``<phase>.done`` marks it finished, so that an
+interrupted sweep goes on where it stopped. What is known about runs is read back from the journal alone.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Sweeper:
         for arm in self._arms():
             for index, run in enumerate(best_runs(self.record(), arm)[: self.sweep.confirm.top]):
                 jobs += [self._confirm_job(arm, index, run, k) for k in range(self.sweep.confirm.seeds)]
-        self._experiment("confirm", {"job": tune.grid_search(jobs)}, tune.TuneConfig(**self._concurrency()))
+        self._experiment(
+            "confirm", {"job": tune.grid_search(jobs)}, tune.TuneConfig(max_concurrent_trials=self._at_once())
+        )
 
     def record(self) -> SweepRecord:
         """What the journal says by now."""
@@ -85,7 +87,11 @@ class Sweeper:
         trials = grid_size(distributions) if self.sweep.search.sampler == "grid" else trials
         search = make_search(self.sweep, arm, self._ray_folder() / phase, start_points(self.sweep, arm, optimum))
         config = tune.TuneConfig(
-            num_samples=trials, search_alg=search, scheduler=self._scheduler(), reuse_actors=True, **self._concurrency()
+            num_samples=trials,
+            search_alg=search,
+            scheduler=self._scheduler(),
+            reuse_actors=True,
+            max_concurrent_trials=self._at_once(),
         )
         self._experiment(phase, {}, config)
 
@@ -108,12 +114,9 @@ class Sweeper:
         asked = [arm.tree["train"].get("epochs", TrainConfig.epochs) for arm in self.sweep.arms.values()]
         return max(max(e.values) if isinstance(e, Distribution) else int(e) for e in asked)
 
-    def _concurrency(self) -> dict[str, int]:
-        return {
-            "max_concurrent_trials": min(
-                self.sweep.search.concurrent or 10**6, trials_at_once(self.sweep, self.capacity)
-            )
-        }
+    def _at_once(self) -> int:
+        fit = trials_at_once(self.sweep, self.capacity)
+        return min(self.sweep.search.concurrent or fit, fit)
 
     def _ray_folder(self) -> Path:
         folder = self.folder / "ray"
@@ -135,7 +138,7 @@ class Sweeper:
                 storage_path=str(self._ray_folder()),
                 failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-                callbacks=[Watch(self.folder, self.tags)],
+                callbacks=[Watch(self.folder, dict(self.tags))],
                 verbose=0,
             )
             tuner = tune.Tuner(trainable, param_space=space, tune_config=config, run_config=run_config)
@@ -180,7 +183,7 @@ def trials_at_once(sweep: SweepConfig, capacity: Mapping[str, float]) -> int:
     for kind, amount in asked.items():
         if amount > capacity.get(kind, 0):
             raise ValueError(
-                f"a trial asks for {amount:g} {kind} ({sweep.resources}), but the cluster has {capacity.get(kind, 0):g}; "
-                "lower resources.workers or what each worker asks for, or add nodes"
+                f"a trial asks for {amount:g} {kind} ({sweep.resources}), but the cluster has "
+                f"{capacity.get(kind, 0):g}; lower resources.workers or what each worker asks for, or add nodes"
             )
     return int(min(capacity.get(kind, 0) / amount for kind, amount in asked.items() if amount))

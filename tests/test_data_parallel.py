@@ -1,0 +1,71 @@
+"""Two workers equal one worker on the same global batch, several sessions included."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from worlds import ProcessRuntime, make_config, make_session
+
+from neuroint.data.base import VALIDATION
+from neuroint.data.loader import ClipLoader
+from neuroint.data.plan import TrainingPlan
+from neuroint.evaluation import evaluate
+from neuroint.fit import prepare
+from neuroint.train import training_step
+
+STEPS = 20
+ARMS = {
+    "none": {},
+    "own_past": {"interaction": "linear_autoregressive"},
+    "attention": {"interaction": "attention"},
+    "pool": {"normalization": "population_pool"},
+}
+
+
+def trained(rank: int, world_size: int, arm: str, statistics: str) -> dict[str, torch.Tensor]:
+    """Train some steps on this worker's share; returns weights, losses and validation moments."""
+    torch.set_num_threads(1)
+    config = make_config(
+        arm,
+        arms=ARMS,
+        optimizer={"name": "sgd", "learning_rate": 0.05},
+        readout={"name": "gaussian", "sampling": False},
+        train={"precision": "float64", "batch_statistics": statistics, "clip_norm": 1.0, "frames": 34},
+    )
+    sessions = [make_session("a", seed=1), make_session("b", seed=2, neurons=4)]
+    runtime = ProcessRuntime(rank, world_size)
+    fit = prepare(config, sessions, runtime, torch.float64)
+    plan = TrainingPlan(sessions, frames=34, batch_size=4, seed=5, rank=rank, world_size=world_size, steps_per_epoch=STEPS)
+    losses = torch.zeros(STEPS, dtype=torch.float64)
+    fit.training_mode()
+    with ClipLoader(sessions) as loader:
+        for step, batches in enumerate(loader.training(plan, 0)):
+            losses[step] = training_step(fit, batches, runtime, step)[0]
+        moments = evaluate(fit.model, loader, VALIDATION, runtime, frames_at_once=40, dtype=torch.float64, rows=1)
+    if world_size > 1:
+        torch.distributed.all_reduce(losses)
+    found = {f"moments {name}": torch.from_numpy(m.sum().values) for name, m in moments.items()}
+    return {**fit.model.state_dict(), **found, "losses": losses}
+
+
+def _worker(rank: int, folder: str, arm: str, statistics: str) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    try:
+        torch.save(trained(rank, 2, arm, statistics), f"{folder}/{rank}.pt")
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("arm", "statistics"), [*((arm, "frozen") for arm in ARMS), ("none", "synchronized")])
+def test_two_workers_equal_one(arm, statistics, tmp_path: Path):
+    threads = torch.get_num_threads()
+    torch.multiprocessing.spawn(_worker, (str(tmp_path), arm, statistics), nprocs=2)
+    alone = trained(0, 1, arm, statistics)
+    torch.set_num_threads(threads)
+    for rank in range(2):
+        together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert together.keys() == alone.keys()
+        for key, value in alone.items():
+            torch.testing.assert_close(together[key], value, rtol=1e-10, atol=1e-10, msg=lambda m, k=key: f"{k}: {m}")
