@@ -57,16 +57,16 @@ def simulate_v1(
     Every session is an animal of its own, in a folder ``dynamic<animal>-1-1-Video-<hash>`` with a folder ``truth``
     inside that readers ignore. By default the only interaction is a population pool. The same seed gives the same
     bytes, and the same cells, stimuli and behavior whatever is switched on: ``pool=0`` makes the none-truth twin. Sizes
-    that are not given come from the preset: tiny (3 sessions of 48 neurons, 8 training clips of 200 frames at 18x32
+    that are not given come from the preset: tiny (3 sessions of 48 neurons, 16 training clips of 200 frames at 18x32
     pixels, 2 stimuli x 4 repeats in each held-out tier), test (40 training clips, 4 stimuli), bench (5 sessions of 1000
     neurons, 300 frames at 36x64, 100 training clips, 6 stimuli x 10 repeats).
 
     ``truth/`` holds ``truth.json`` (settings and constants of the equation in ``v1_parts/circuit.py``), ``C.npz``,
     ``W_hat.npz`` and ``mixing.npz`` (scipy sparse), ``stimulus_ids.npy`` (equal for repeats), ``neurons/<name>.npy``
-    (receptive fields, ``scale`` in counts per frame, ``signal_power``, ``noise_variance``) and per clip, without padding,
-    ``rates`` (neurons time; the circuit without noise, no unit), ``expected`` (neurons time; mean response over
-    noise, in the units of the responses) and ``state`` (arousal and pupil, standard deviations). Bench keeps the last three
-    for held-out tiers only.
+    (receptive fields, ``scale`` in counts per frame, ``signal_power``, ``noise_variance``) and per clip, without
+    padding, ``rates`` (neurons time; the circuit without noise, no unit), ``expected`` (neurons time; mean response
+    over noise, in the units of the responses) and ``state`` (arousal and pupil, standard deviations). Bench keeps the
+    last three for held-out tiers only. Videos of repeats are hard links to one file where the disk can do that.
 
     The statistics of the layout keep time. Over few training clips the standard deviation of a frame is a poor
     estimate, and 0 for a quiet neuron: on tiny, normalize responses per neuron.

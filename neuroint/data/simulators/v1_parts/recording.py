@@ -41,8 +41,7 @@ class Recorder:
 
     def expected(self, rates: Float[np.ndarray, "time neurons"]) -> Float[np.ndarray, "time neurons"]:
         """Mean response over noise, given the rates."""
-        activity = self._mix(self.scale * rates)
-        return self.chain(activity if self.noise_sd is None else activity + np.sqrt(_SHAPE) * self.noise_sd)
+        return self.record(self.scale * rates) + self._floor()
 
     def counts(
         self, rng: np.random.Generator, rates: Float[np.ndarray, "*time neurons"]
@@ -56,12 +55,12 @@ class Recorder:
         """Draw one noisy response."""
         if self.noise_sd is None:
             return self.record(self.counts(rng, rates))
-        noise = rng.gamma(_SHAPE, self.noise_sd / np.sqrt(_SHAPE), rates.shape)
-        return self.chain(self._mix(self.scale * rates) + noise)
+        noise = rng.gamma(_SHAPE, self.noise_sd / np.sqrt(_SHAPE), rates.shape) - np.sqrt(_SHAPE) * self.noise_sd
+        return self.record(self.scale * rates) + self.chain(noise) + self._floor()
 
     def record(self, counts: Float[np.ndarray, "time neurons"]) -> Float[np.ndarray, "time neurons"]:
-        """Record spikes that have been drawn."""
-        return self.chain(self._mix(counts))
+        """Record activity per frame: what outlines see of it, through the chain."""
+        return self.chain((self.mixing @ counts.T).T)
 
     def noise_variance(self, rates: Float[np.ndarray, "time neurons"]) -> Float[np.ndarray, "time neurons"]:
         """Variance over repeats that independent noise alone causes."""
@@ -81,8 +80,11 @@ class Recorder:
         passed = (self.operators**2).sum(axis=2).mean(axis=1)[self.plane]
         return replace(self, noise_sd=np.sqrt(signal_power * (1 - explained) / (explained * passed)))
 
-    def _mix(self, activity: Float[np.ndarray, "time neurons"]) -> Float[np.ndarray, "time neurons"]:
-        return (self.mixing @ activity.T).T
+    def _floor(self) -> Float[np.ndarray, " neurons"] | float:
+        """Constant that keeps additive noise from making a response negative; it carries no signal."""
+        if self.noise_sd is None:
+            return 0.0
+        return np.sqrt(_SHAPE) * self.noise_sd * self.operators.sum(axis=2).max(axis=1)[self.plane]
 
 
 def chain_operators(recording: Recording, frames: int, planes: int) -> Float[np.ndarray, "planes time time"]:

@@ -54,7 +54,7 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "tiny": Preset(3, 48, 18, 32, 3.5, 200, 216, train_clips=8, stimuli=2, repeats=4),
+    "tiny": Preset(3, 48, 18, 32, 3.5, 200, 216, train_clips=16, stimuli=2, repeats=4),
     "test": Preset(3, 48, 18, 32, 3.5, 200, 216, train_clips=40, stimuli=4, repeats=4),
     "bench": Preset(5, 1000, 36, 64, 1.75, 300, 324, 100, stimuli=6, repeats=10, rates_of_training=False),
 }

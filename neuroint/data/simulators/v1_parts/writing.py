@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -24,10 +27,11 @@ _BLOCK_BYTES = 64 * 2**20  # of one modality over all training clips, read at a 
 def write_session(out: Path, animal: Animal) -> Path:
     """Write all files of one session, clip by clip, and return its folder."""
     folder = out / session_name(animal)
-    tiers, stimuli = {}, {}
+    tiers, stimuli, videos = {}, {}, {}
     for presented in animal.present():
         clip = presented.clip
         tiers[clip.file], stimuli[clip.file] = clip.tier, clip.stimulus
+        _write_video(folder, presented, animal.world.preset.stored_frames, videos)
         _write_clip(folder, presented, animal.world.preset.stored_frames)
         if clip.tier != TRAIN_TIER or animal.world.preset.rates_of_training:
             _write_clip_truth(folder / "truth", presented)
@@ -40,8 +44,7 @@ def write_session(out: Path, animal: Animal) -> Path:
 
 def session_name(animal: Animal) -> str:
     """Name a session as the public recordings are named; the hash tells worlds apart."""
-    identity = json.dumps([asdict(animal.world), animal.seed, animal.session], sort_keys=True)
-    digest = hashlib.blake2b(identity.encode(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(json.dumps(_settings(animal), sort_keys=True).encode(), digest_size=16).hexdigest()
     return f"dynamic{_FIRST_ANIMAL + animal.session}-1-1-Video-{digest}"
 
 
@@ -74,15 +77,32 @@ def save(path: Path, array: np.ndarray) -> None:
 def _write_clip(folder: Path, presented: Presented, stored_frames: int) -> None:
     behavior = presented.behavior
     arrays = {
-        "videos": np.moveaxis(presented.video, 0, -1),
         "responses": presented.responses.T,
         "behavior": np.stack([behavior.dilation, behavior.running]),
         "pupil_center": behavior.center_px.T,
     }
     for modality, array in arrays.items():
-        padded = np.full((*array.shape[:-1], stored_frames), np.nan, np.float32)
-        padded[..., : array.shape[-1]] = array
-        save(folder / "data" / modality / f"{presented.clip.file}.npy", padded)
+        save(folder / "data" / modality / f"{presented.clip.file}.npy", _padded(array, stored_frames))
+
+
+def _write_video(folder: Path, presented: Presented, stored_frames: int, videos: dict[int, Path]) -> None:
+    """Write the video of a clip; a repeat links to the first presentation, or copies it."""
+    path = folder / "data" / "videos" / f"{presented.clip.file}.npy"
+    first = videos.setdefault(presented.clip.stimulus, path)
+    if first == path:
+        save(path, _padded(np.moveaxis(presented.video, 0, -1), stored_frames))
+        return
+    try:
+        os.link(first, path)
+    except OSError:
+        shutil.copyfile(first, path)
+
+
+def _padded(array: Float[np.ndarray, "*shape time"], stored_frames: int) -> Float[np.ndarray, "*shape stored"]:
+    """Fill up with NaN, float32."""
+    padded = np.full((*array.shape[:-1], stored_frames), np.nan, np.float32)
+    padded[..., : array.shape[-1]] = array
+    return padded
 
 
 def _write_clip_truth(truth: Path, presented: Presented) -> None:
@@ -107,9 +127,15 @@ def _write_truth(truth: Path, animal: Animal) -> None:
         sparse.save_npz(truth / f"{name}.npz", matrix)
     for name, values in _neuron_truth(animal).items():
         save(truth / "neurons" / f"{name}.npy", values)
-    described = {"seed": animal.seed, "session": animal.session, **asdict(animal.world)}
-    described["equation"] = animal.circuit.constants()
+    described = {**_settings(animal), "equation": animal.circuit.constants()}
     (truth / "truth.json").write_text(json.dumps(described, indent=2, sort_keys=True))
+
+
+def _settings(animal: Animal) -> dict[str, Any]:
+    """Everything that this session depends on, so not the number of sessions."""
+    settings = {"seed": animal.seed, "session": animal.session, **asdict(animal.world)}
+    settings["preset"].pop("sessions")
+    return settings
 
 
 def _neuron_truth(animal: Animal) -> dict[str, np.ndarray]:
