@@ -70,8 +70,9 @@ def test_a_run_arrives_with_parent_params_tags_curve_scores_and_files(sweep, jou
 
 
 def test_a_final_value_of_a_curve_is_its_latest_and_a_score_told_again_replaces_the_first(journal, make, runs):
-    tell_run(journal, metrics={"loss": 0.25, "score": 1.0})
-    journal.append("run_finished", run="a", status="finished", metrics={"score": 0.5, "other": 2.0})
+    later = 1_700_001_000.0
+    tell_run(journal, metrics={"loss": 0.25, "score": 1.0}, time=later)
+    journal.append("run_finished", run="a", status="finished", metrics={"score": 0.5, "other": 2.0}, time=later + 1)
     make().flush()
     metrics = runs()["a"].data.metrics
     assert metrics == {"loss": 0.25, "score": 0.5, "other": 2.0}
@@ -306,6 +307,21 @@ def test_a_missing_folder_is_told_and_stops_nothing_else(journal, make, runs):
     assert not left
     assert any("runs/a does not exist" in reason for reason in left.refused)
     assert curve(runs, "b") == LOSSES
+
+
+def test_a_value_that_mlflow_refuses_is_told_and_the_rest_of_the_run_arrives(sweep, journal, make, runs):
+    tell_run(journal)
+    make().flush()
+    journal.path.write_text(journal.path.read_text().replace('"lr": 0.1', '"lr": 0.2'))
+    (sweep / "upload_state.json").unlink()
+    journal.append("epoch", run="a", epoch=3, metrics={"loss": 0.25})
+    left = make().flush()
+    assert not left
+    assert len(left.refused) == 1
+    assert "run_started of a: Changing param values is not allowed" in left.refused[0]
+    assert "1 refused for good" in left.message
+    assert runs()["a"].data.params == {"lr": "0.1"}
+    assert curve(runs, "a") == [*LOSSES, (3, 0.25)]
 
 
 def test_a_run_deleted_in_the_ui_is_told_once_and_stops_nothing_else(journal, make, runs):
