@@ -11,11 +11,13 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -31,6 +33,7 @@ Fact = Annotated[T, _FactMark()]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
 
@@ -57,25 +60,55 @@ class Choice:
     default: Any
 
     def coerce(self, value: Any) -> Any:
-        """Turn a value read from YAML into the annotated type (``"1e-3"`` becomes .001), or raise ``ValueError``."""
-        config = None if _has_own_config(self.annotation) else ConfigDict(extra="forbid")
+        """Turn a value read from YAML into the annotated type (``"1e-3"`` becomes .001), or raise ``ValueError``.
+
+        NaN, infinity, a bool in the place of a number (or the reverse) and unknown keys of a dataclass are refused.
+        """
         try:
-            return TypeAdapter(self.annotation, config=config).validate_python(value)
+            (read,) = self._adapter.validate_python((value,))
         except ValidationError as error:
-            reasons = "; ".join(_reason(e) for e in error.errors())
-            hint = " (YAML reads on/off/yes/no as true/false: quote the word)" if isinstance(value, bool) else ""
-            raise ValueError(f"got {value!r}: {reasons}{hint}") from None
+            raise _refused(value, [_reason(e) for e in error.errors()]) from None
+        if mistaken := list(_mistaken_bools(value, read, "")):
+            raise _refused(value, mistaken)
+        return read
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        """Wrap the type in a tuple, because pydantic takes no settings beside a bare dataclass."""
+        return TypeAdapter(
+            types.GenericAlias(tuple, (self.annotation,)), config=ConfigDict(extra="forbid", allow_inf_nan=False)
+        )
 
 
-def _has_own_config(annotation: Any) -> bool:
-    """Say whether pydantic takes its configuration from the type itself (dataclasses do)."""
-    return hasattr(annotation, "__dataclass_fields__") or hasattr(annotation, "model_config")
+def _refused(value: Any, reasons: list[str]) -> ValueError:
+    hint = " (YAML reads on/off/yes/no as true/false: quote the word)" if isinstance(value, bool) else ""
+    return ValueError(f"got {value!r}: {'; '.join(reasons)}{hint}")
 
 
 def _reason(error: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    text = error["msg"][0].lower() + error["msg"][1:]
+    """One fault in words; the first part of its place is the tuple of ``Choice``."""
+    where = ".".join(str(part) for part in error["loc"][1:])
+    text = error["msg"].removeprefix("Value error, ")
+    text = text[:1].lower() + text[1:]
+    if error["type"] == "literal_error":
+        hint = nearest(str(error["input"]), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+        text += f".{hint}" if hint else ""
     return f"{where}: {text}" if where else text
+
+
+def _mistaken_bools(given: Any, read: Any, where: str) -> Iterator[str]:
+    """List where pydantic took true for 1, or 1 for true."""
+    if isinstance(given, Mapping):
+        for key, value in given.items():
+            inside = read.get(key) if isinstance(read, Mapping) else getattr(read, str(key), value)
+            yield from _mistaken_bools(value, inside, f"{where}{key}: ")
+    elif isinstance(given, list | tuple) and isinstance(read, list | tuple):
+        for index, (value, inside) in enumerate(zip(given, read, strict=False)):
+            yield from _mistaken_bools(value, inside, f"{where}{index}: ")
+    elif isinstance(read, bool) and not isinstance(given, bool):
+        yield f"{where}expected true or false"
+    elif isinstance(given, bool) and isinstance(read, int | float) and not isinstance(read, bool):
+        yield f"{where}expected a number"
 
 
 @dataclass(frozen=True)
@@ -114,7 +147,9 @@ class Component(Generic[T]):
         if key in self.facts:
             return f"{key} is measured from the data; remove it from the YAML"
         known = ", ".join(self.choices) or "none"
-        return f"'{key}' is not a choice of {self.kind} '{self.name}'.{nearest(key, self.choices)} Choices: {known}"
+        return (
+            f"'{key}' is not a choice of {self.kind} '{self.name}'.{nearest(str(key), self.choices)} Choices: {known}"
+        )
 
     def build(self, options: Mapping[str, Any], facts: Mapping[str, Any]) -> T:
         """Call the factory with validated choices and those of the facts that it asks for.
@@ -149,10 +184,13 @@ class Registry(Generic[T]):
         """Enter a class or function under a snake_case name.
 
         Raises:
-            ValueError: the name is taken, the docstring is missing, or a keyword is neither a fact nor has a default.
+            ValueError: the name is taken or not snake_case, the docstring is missing, a keyword is neither a fact nor
+                has a default, or a fact that may be absent has no default.
         """
 
         def enter(factory: Callable[..., T]) -> Callable[..., T]:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"{self.kind} '{name}' is not snake_case; use small letters, digits and '_'")
             if name in self._components:
                 raise ValueError(f"{self.kind} '{name}' is registered already; give the new one another name")
             if not inspect.getdoc(factory):
@@ -185,16 +223,32 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if self._loaded:
             return
-        self._loaded = True
         home = importlib.import_module(self.home)
         for module in pkgutil.iter_modules(getattr(home, "__path__", [])):
             importlib.import_module(f"{self.home}.{module.name}")
         for entry in entry_points(group=f"neuroint.{self.kind}"):
+            self._load_entry(entry)
+        self._loaded = True  # last, so that a module that fails to import fails again, and is not merely missing
+
+    def _load_entry(self, entry: EntryPoint) -> None:
+        try:
             entry.load()
+        except Exception as error:
+            package = f" of the package '{entry.dist.name}'" if entry.dist else ""
+            raise ImportError(
+                f"the {self.kind} '{entry.name}'{package} cannot be imported from {entry.value} ({error}); mend or "
+                "uninstall that package"
+            ) from error
 
 
 def split_signature(kind: str, name: str, factory: Callable[..., Any]) -> tuple[dict[str, bool], dict[str, Choice]]:
-    """Read facts and choices off a signature."""
+    """Read facts (and whether each must be there) and choices off a signature.
+
+    Positional parameters that are not facts are for the caller to fill, such as ``groups`` of an optimizer.
+
+    Raises:
+        ValueError: a choice without annotation or default, or a fact that may be None without the default None.
+    """
     target = factory.__init__ if inspect.isclass(factory) else factory
     hints = typing.get_type_hints(target, include_extras=True)
     facts, choices = {}, {}
@@ -202,6 +256,8 @@ def split_signature(kind: str, name: str, factory: Callable[..., Any]) -> tuple[
         required = parameter.default is inspect.Parameter.empty
         annotation = hints.get(key)
         if _is_fact(annotation):
+            if required and _may_be_none(annotation):
+                raise ValueError(f"{kind} '{name}': fact '{key}' may be absent, so give it the default None")
             facts[key] = required
         elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             if required or annotation is None:
@@ -213,9 +269,18 @@ def split_signature(kind: str, name: str, factory: Callable[..., Any]) -> tuple[
 def _is_fact(annotation: Any) -> bool:
     if any(isinstance(mark, _FactMark) for mark in getattr(annotation, "__metadata__", ())):
         return True
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return any(_is_fact(part) for part in typing.get_args(annotation))
-    return False
+    return _is_union(annotation) and any(_is_fact(part) for part in typing.get_args(annotation))
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def _may_be_none(annotation: Any) -> bool:
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Annotated:
+        return _may_be_none(parts[0])
+    return any(part is type(None) or _may_be_none(part) for part in parts if _is_union(annotation))
 
 
 readers: Registry[Any] = Registry("reader", "neuroint.data.readers")

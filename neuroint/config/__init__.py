@@ -1,11 +1,11 @@
 """Configurations: read from YAML, checked against the signatures of the components, frozen."""
 
-from neuroint.config.parse import load_sweep, parse_sweep
+from neuroint.config.parse import parse_sweep
+from neuroint.config.reading import load_sweep
 from neuroint.config.settings import (
     Arm,
     ConfigError,
     DataConfig,
-    Distribution,
     Resources,
     Spec,
     SweepConfig,
@@ -13,6 +13,7 @@ from neuroint.config.settings import (
     TrialConfig,
     dump,
 )
+from neuroint.config.space import Distribution
 
 __all__ = [
     "Arm",

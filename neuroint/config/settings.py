@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import Field
 
 from neuroint import registry
-from neuroint.registry import Component, Count, Fraction, Index, NonNegative, Positive
+from neuroint.config.space import Distribution, leaves, plain, set_leaf
+from neuroint.registry import BelowOne, Component, Count, Index, NonNegative, Positive
 
 SPECS: dict[str, registry.Registry[Any]] = {
     "core": registry.cores,
@@ -34,6 +36,8 @@ SPEC_DEFAULTS = {
     "schedule": "constant",
 }
 Part = Literal["trained", "finetuned", "frozen"]
+Level = Annotated[float, Field(gt=0, lt=1)]
+AtLeastTwo = Annotated[int, Field(ge=2)]
 
 
 class ConfigError(ValueError):
@@ -64,7 +68,7 @@ class TrainConfig:
     steps_per_epoch: Count | None = None
     patience: Count = 5
     clip_norm: Positive | None = None
-    ema: Fraction | None = None
+    ema: BelowOne | None = None
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     compile: bool = False
     neurons_per_step: Count | None = None
@@ -94,7 +98,7 @@ class SearchConfig:
     sampler: str = "tpe"
     asha: bool = True
     grace_epochs: Count = 3
-    reduction_factor: Count = 3
+    reduction_factor: AtLeastTwo = 3
     concurrent: Count | None = None
     points: list[dict[str, Any]] = field(default_factory=list)
 
@@ -113,7 +117,7 @@ class ScoreConfig:
 
     metric: str = "single_trial_correlation"
     smallest_effect: NonNegative = 0.005
-    alpha: Fraction = 0.05
+    alpha: Level = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,32 +142,15 @@ ARM_SECTIONS = ("train", "init")
 TOP_KEYS = ("name", "seed", "reference", "arms", *SPECS, *SECTIONS)
 
 
+RUN_SECTIONS = ("data", "train", "init", "score", "resources")
+
+
 @dataclass(frozen=True)
 class Spec:
-    """A component's name and the choices made for it."""
+    """A component's name and the choices made for it, as plain data."""
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """A range that a search draws from, one to one with an Optuna distribution."""
-
-    kind: Literal["choice", "uniform", "loguniform", "int"]
-    values: tuple[Any, ...]
-
-    def corners(self) -> tuple[Any, ...]:
-        """All values of a choice, both ends of a range."""
-        return self.values
-
-    def __contains__(self, value: object) -> bool:
-        if self.kind == "choice":
-            return value in self.values
-        return isinstance(value, int | float) and self.values[0] <= value <= self.values[1]
-
-
-DISTRIBUTIONS = ("choice", "uniform", "loguniform", "int")
 
 
 @dataclass(frozen=True)
@@ -189,16 +176,16 @@ class TrialConfig:
     def flat(self) -> dict[str, Any]:
         """Settings by dotted path, for tracking."""
         named = {key: {"name": spec.name, **spec.options} for key, spec in self.specs.items()}
-        sections = {key: asdict(getattr(self, key)) for key in ("data", "train", "init", "score", "resources")}
+        sections = {key: asdict(getattr(self, key)) for key in RUN_SECTIONS}
         return dict(leaves({**named, **sections, "seed": self.seed}))
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> TrialConfig:
-        """Rebuild from ``to_dict``."""
-        specs = {key: Spec(**value) for key, value in plain["specs"].items()}
-        sections = {key: SECTIONS[key](**plain[key]) for key in ("data", "train", "init", "score", "resources")}
-        names = (plain[key] for key in ("key", "sweep", "arm", "phase", "seed"))
-        return cls(*names, specs, **sections)
+    def from_dict(cls, found: Mapping[str, Any]) -> TrialConfig:
+        """Rebuild from ``to_dict``, also after a detour through JSON."""
+        specs = {key: Spec(**value) for key, value in found["specs"].items()}
+        sections = {key: SECTIONS[key](**found[key]) for key in RUN_SECTIONS}
+        named = {key: found[key] for key in ("key", "sweep", "arm", "phase", "seed")}
+        return cls(**named, specs=specs, **sections)
 
 
 @dataclass(frozen=True)
@@ -214,12 +201,20 @@ class Arm:
         return {path: leaf for path, leaf in leaves(self.tree) if isinstance(leaf, Distribution)}
 
     def resolve(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Put a value in the place of every distribution."""
+        """Put a value in the place of every distribution.
+
+        Raises:
+            ValueError: a searched choice has no value, or a value is for a choice that is not searched.
+        """
+        searched = self.distributions
+        if missing := [f"{path} ({one.kind})" for path, one in searched.items() if path not in values]:
+            raise ValueError(f"arm '{self.name}' searches {', '.join(missing)}; no value was given for it")
+        if unknown := [path for path in values if path not in searched]:
+            known = ", ".join(searched) or "nothing"
+            raise ValueError(f"arm '{self.name}' does not search {', '.join(unknown)}; it searches {known}")
         tree = copy.deepcopy(self.tree)
-        for path, distribution in self.distributions.items():
-            if path not in values:
-                raise ValueError(f"arm '{self.name}' searches {path} ({distribution.kind}); no value was given for it")
-            set_leaf(tree, path, values[path])
+        for path in searched:
+            set_leaf(tree, path, plain(values[path]))
         return tree
 
 
@@ -240,50 +235,55 @@ class SweepConfig:
     question: str = ""
 
     def trial(self, arm: str, values: Mapping[str, Any], *, key: str, phase: str, seed: int) -> TrialConfig:
-        """Make the configuration of one training run of an arm."""
+        """Make the configuration of one training run of an arm.
+
+        Raises:
+            ConfigError: a value does not fit the choice it is for.
+            ValueError: values are missing or are not searched by this arm.
+        """
         tree = self.arms[arm].resolve(values)
-        specs = {}
-        for slot, components in SPECS.items():
-            options = {k: v for k, v in tree[slot].items() if k != "name"}
-            specs[slot] = Spec(tree[slot]["name"], components[tree[slot]["name"]].validate(options)[0])
-        sections = {name: SECTIONS[name](**section(name).validate(tree[name])[0]) for name in ARM_SECTIONS}
-        return TrialConfig(
-            key,
-            self.name,
-            arm,
-            phase,
-            seed,
-            specs,
-            data=self.data,
-            score=self.score,
-            resources=self.resources,
-            **sections,
-        )
+        checked, faults = {}, []
+        for name in tree:
+            options, found = receiver(name, tree[name]).validate(_without_name(name, tree[name]))
+            checked[name] = plain(options)
+            faults += [f"{name}.{fault}" for fault in found]
+        if faults:
+            raise ConfigError(faults, f"arm '{arm}'")
+        specs = {slot: Spec(tree[slot]["name"], checked[slot]) for slot in SPECS}
+        sections = {name: SECTIONS[name](**checked[name]) for name in ARM_SECTIONS}
+        shared = {name: getattr(self, name) for name in RUN_SECTIONS if name not in ARM_SECTIONS}
+        return TrialConfig(key, self.name, arm, phase, seed, specs, **shared, **sections)
 
 
+def receiver(key: str, options: Mapping[str, Any]) -> Component[Any]:
+    """Find what receives the options under a key of an arm's tree: the component named there, or a section.
+
+    Raises:
+        UnknownNameError: there is no component of that name.
+    """
+    return SPECS[key][options["name"]] if key in SPECS else section(key)
+
+
+def _without_name(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {option: value for option, value in options.items() if not (key in SPECS and option == "name")}
+
+
+@cache
 def section(key: str) -> Component[Any]:
     """Treat a section's dataclass like a component: its fields are its choices."""
     _, choices = registry.split_signature("section", key, SECTIONS[key])
     return Component("section", key, SECTIONS[key], {}, choices)
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def set_leaf(tree: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.split(".")
-    for key in parents:
-        tree = tree.setdefault(key, {})
-    tree[last] = value
-
-
 def dump(config: TrialConfig | SweepConfig) -> str:
     """Write a configuration as YAML; a sweep's question stays in its first line."""
     asked = f"# {config.question}\n" if isinstance(config, SweepConfig) and config.question else ""
-    plain = config.raw if isinstance(config, SweepConfig) else config.to_dict()
-    return asked + yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False)
+    data = config.raw if isinstance(config, SweepConfig) else config.to_dict()
+    return asked + yaml.dump(data, Dumper=_Unlinked, sort_keys=False, allow_unicode=True)
+
+
+class _Unlinked(yaml.SafeDumper):
+    """Writes equal parts out in full instead of linking them."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
