@@ -51,7 +51,7 @@ def provenance(evidence: Evidence) -> dict[str, str]:
     record = evidence.record
     seeds = sorted({run.seed for runs in evidence.chosen.values() for run in runs if run.seed is not None})
     at_once = _trials_at_once(evidence)
-    exact = {True: "numbers can be reproduced exactly", False: "numbers can be reproduced up to the order of trials"}
+    exact = {True: "the search can be repeated to the number", False: "it can be repeated up to the order they end in"}
     found = {name: str(value) for name, value in record.tags.items() if name not in _SHOWN_ELSEWHERE}
     found |= {name: str(value) for name, value in record.params.items()}
     found["confirm seeds"] = ", ".join(str(seed) for seed in seeds) or "none"
@@ -85,8 +85,7 @@ def missing(evidence: Evidence, arms: Sequence[ArmFindings], contrasts: Sequence
         found.append(f"{len(running)} runs never ended: {', '.join(running[:5])}{' …' if len(running) > 5 else ''}.")
     counts = Counter(run.status for run in record.runs.values())
     found += [f"{counts[s]} of {len(record.runs)} runs {s}; see Failures." for s in _FAILED if counts[s]]
-    for arm in arms:
-        found += [f"Arm {arm.name}: {text[:1].upper()}{text[1:]}." for text in arm.missing]
+    found += [f"{text}." for arm in arms for text in arm.missing]
     if contrasts and all(contrast.snr.unavailable for contrast in contrasts):
         found.append(f"Gains cannot be split by SNR: {contrasts[0].snr.unavailable}.")
     return list(dict.fromkeys(text.replace("..", ".") for text in found))

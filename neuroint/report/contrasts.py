@@ -20,7 +20,7 @@ from neuroint.analysis.inference import (
 from neuroint.analysis.snr import QUINTILES, gain_by_snr
 from neuroint.metrics.moments import Moments
 from neuroint.report.arms import model_metrics
-from neuroint.report.evidence import LOWER_IS_BETTER, Evidence, ScoredRun
+from neuroint.report.evidence import LOWER_IS_BETTER, TIER_WORDS, Evidence, ScoredRun
 from neuroint.report.findings import ArmFindings, Contrast, SnrGain
 from neuroint.results import read_moments
 
@@ -77,13 +77,15 @@ def pair_runs(evidence: Evidence, arm: str, tier: str) -> Paired:
     ours, theirs = ({run.run.seed: run for run in scored[name]} for name in (arm, evidence.asked.reference))
     lacking = [name for name, runs in ((arm, ours), (evidence.asked.reference, theirs)) if not runs]
     if lacking:
-        return Paired(arm, [], f"{' and '.join(repr(name) for name in lacking)} has no {tier} scores")
+        return Paired(arm, [], f"{' and '.join(repr(name) for name in lacking)} has no {TIER_WORDS[tier]} scores")
     pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
     if not pairs:
         return Paired(arm, [], "the two arms share no seed; retrain both with the same seeds")
     shapes = [[{name: s.snr.size for name, s in run.sessions.items()} for run in pair] for pair in pairs]
     if any(shape != shapes[0][0] for pair in shapes for shape in pair):
         return Paired(arm, [], "runs were scored on different sessions or neurons; score all of them again")
+    if any(evidence.asked.score.metric not in s.values for run in pairs[0] for s in run.sessions.values()):
+        return Paired(arm, [], f"score '{evidence.asked.score.metric}' is not installed here; install its package")
     return Paired(arm, pairs)
 
 
@@ -92,7 +94,7 @@ def _compared(
 ) -> tuple[Comparison, list[str], Float[np.ndarray, "seeds units"]]:
     """Test the paired differences over animals, or over held-out stimuli where there is one animal."""
     score, empty = evidence.asked.score, np.empty((0, 0))
-    sessions = list(paired.pairs[0][0].sessions) if paired.pairs else []
+    sessions = list(paired.pairs[0][0].sessions if paired.pairs else evidence.neurons.animals)
     animals = {name: evidence.neurons.animals.get(name, "") for name in sessions}
     unit: Unit = "animal" if len(set(animals.values())) > 1 else "stimulus"
     obstacle = paired.obstacle
@@ -205,14 +207,10 @@ def neuron_gain(paired: Sequence[Pair], metric: str) -> dict[str, Float[np.ndarr
 
 
 def _improved(paired: Paired, metric: str) -> tuple[float, int]:
-    """Share of neurons whose score is higher, averaged over seeds, and the number of neurons it is a share of."""
-    gains = [np.concatenate(list(neuron_gain([pair], metric).values())) for pair in paired.pairs]
-    if not gains:
-        return float("nan"), 0
-    rows = np.stack(gains)
-    defined = ~np.isnan(rows).any(axis=0)
-    share = float((rows[:, defined] > 0).mean()) if defined.any() else float("nan")
-    return share, int(defined.sum())
+    """Share of neurons whose score, averaged over seeds, is higher, and the number of neurons it is a share of."""
+    gain = np.concatenate([*neuron_gain(paired.pairs, metric).values(), np.empty(0)])
+    defined = np.isfinite(gain)
+    return (float((gain[defined] > 0).mean()) if defined.any() else float("nan")), int(defined.sum())
 
 
 def _other_metrics(paired: Paired, metric: str) -> dict[str, float]:
@@ -269,10 +267,7 @@ def _blocked(evidence: Evidence, arm: str, cautions: Sequence[str]) -> list[str]
     forbidden = [(match["what"].lower(), match["why"]) for text in cautions if (match := _FORBIDS.match(text))]
     changed = [what for slot, what in CONCLUSIONS.items() if _component(evidence, arm, slot)]
     return [
-        f"Says nothing about {subject} between neurons of this recording: {why}."
-        for subject in changed
-        for what, why in forbidden
-        if subject in what
+        f"Says nothing about {subject}: {why}." for subject in changed for what, why in forbidden if subject in what
     ]
 
 

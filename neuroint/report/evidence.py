@@ -25,6 +25,7 @@ from neuroint.tracking.journal import RunRecord, SweepRecord
 
 JOURNAL_FILE, SWEEP_FILE = "journal.jsonl", "sweep.yaml"
 TEST_TIERS = (DEV_TEST, FINAL_TEST)
+TIER_WORDS = {DEV_TEST: "dev-test", FINAL_TEST: "final test"}
 # They describe the recording and are the same for all arms.
 OF_THE_RECORDING = frozenset({"snr", "signal_power", "noise_variance", "explainable_variance", "poisson_loss_null"})
 LOWER_IS_BETTER = frozenset({"poisson_loss"})
@@ -128,10 +129,10 @@ def _chosen(record: SweepRecord, arm: str, seeds: int, missing: list[str]) -> li
     try:
         runs = representatives(record, [arm])[arm]
     except ValueError as reason:
-        missing.append(str(reason))
+        missing.append(f"Nothing represents an arm: {reason}")
         return []
     if len(runs) < seeds:
-        missing.append(f"arm '{arm}' was confirmed with {len(runs)} of {seeds} seeds")
+        missing.append(f"Arm '{arm}' was confirmed with {len(runs)} of {seeds} seeds")
     return runs
 
 
@@ -143,14 +144,14 @@ def _scored(folder: Path, runs: list[RunRecord], tier: str, missing: list[str]) 
         try:
             sessions = {name: _session(moments) for name, moments in read_moments(place, tier).items()}
         except (OSError, ValueError) as fault:  # a damaged file is reported, the other runs still count
-            missing.append(f"{tier} scores of {run.key} cannot be read: {fault}")
+            missing.append(f"Scores of {run.key} on {TIER_WORDS[tier]} clips cannot be read: {fault}")
             continue
         if sessions:
             found.append(ScoredRun(run, place, sessions))
         else:
             unread.append(run.key)
     if unread and (found or tier == DEV_TEST):
-        missing.append(f"{tier} was not read for {', '.join(unread)}")
+        missing.append(f"No {TIER_WORDS[tier]} score for {', '.join(unread)}")
     return found
 
 

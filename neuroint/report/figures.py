@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from neuroint.report.evidence import TIER_WORDS
 from neuroint.report.findings import ArmFindings, Contrast, Findings
 from neuroint.report.svg import INK, Panel, panel, styled
-from neuroint.report.wording import TIER_WORDS, counted, signed, words_of
+from neuroint.report.wording import counted, signed, words_of
 
 # Okabe and Ito's colors that can be told apart with any color vision and on light and dark ground.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -70,7 +71,8 @@ def differences(findings: Findings, tier: str) -> Panel | None:
     for row, contrast in enumerate(found):
         _difference_row(ax, contrast, row, colors(findings)[contrast.arm], markers(findings)[contrast.arm])
     _rows(ax, [c.arm for c in found])
-    ax.set_xlabel(f"difference in {findings.metric}\nfrom {short(findings.reference)} (band: too small to matter)")
+    label = f"difference in {findings.metric}\nfrom {short(findings.reference)} (band: too small to matter)"
+    figure.supxlabel(label, fontsize=9)
     said = "; ".join(f"{c.arm} {signed(c.difference)}, {words_of(c).word}" for c in found)
     dots = f"Dots: {_unit(found)}, mean over seeds"
     return panel(
@@ -83,8 +85,8 @@ def _unit(contrasts: Sequence[Contrast]) -> str:
 
 
 def _difference_row(ax: Axes, contrast: Contrast, row: int, color: str, marker: str) -> None:
-    units = np.nanmean(np.asarray(contrast.differences), axis=0)
-    ax.plot(units, np.full(units.size, row + 0.24), ".", color=color, alpha=0.6, ms=5.5, mew=0)
+    units = np.asarray(contrast.differences).mean(axis=0)
+    ax.plot(units, np.full(units.size, row + 0.24), ".", color=color, alpha=0.75, ms=5.5, mew=0)
     if np.isfinite(contrast.interval[0]):
         ax.plot(contrast.interval, (row, row), color=color, lw=2.2, solid_capstyle="butt")
     ax.plot(contrast.difference, row, marker, color=color, ms=6.5, mec=INK, mew=0.7)
@@ -110,19 +112,19 @@ def scores(findings: Findings, tier: str) -> Panel | None:
     for row, (arm, scored) in enumerate(found):
         color, total = colors(findings)[arm.name], scored.all
         means = [session.mean for session in scored.sessions.values()]
-        ax.plot(means, np.full(len(means), row + 0.24), ".", color=color, alpha=0.6, ms=5.5, mew=0)
+        ax.plot(means, np.full(len(means), row + 0.24), ".", color=color, alpha=0.75, ms=5.5, mew=0)
         ax.plot((total.low, total.high), (row, row), color=color, lw=2.2)  # pyright: ignore[reportOptionalMemberAccess]
         ax.plot(total.mean, row, markers(findings)[arm.name], color=color, ms=6.5, mec=INK, mew=0.7)  # pyright: ignore
     _rows(ax, [arm.name for arm, _ in found])
     n = counted(found[0][1].all.neurons, "neuron")  # pyright: ignore[reportOptionalMemberAccess]
-    ax.set_xlabel(f"{findings.metric}, {TIER_WORDS[tier]}\nmean over {n}, range over seeds")
+    figure.supxlabel(f"{findings.metric}, {TIER_WORDS[tier]}\nmean over {n}, range over seeds", fontsize=9)
     alt = "Score of each arm: " + "; ".join(f"{arm.name} {s.all.mean:.3f}" for arm, s in found if s.all)
     return panel(figure, "scores", f"{alt}. Bars: range over seeds. Dots: sessions.")
 
 
 def _fifths(ax: Axes, n: str) -> None:
     ax.set_xticks(FIFTHS, ["1\nlowest", "2", "3", "4", "5\nhighest"])
-    ax.set_xlabel(f"SNR fifth within each session ({n})")
+    ax.set_xlabel(f"SNR fifth within each session\n({n})")
 
 
 def gain_by_snr(findings: Findings, tier: str) -> Panel | None:
@@ -135,7 +137,7 @@ def gain_by_snr(findings: Findings, tier: str) -> Panel | None:
     for k, contrast in enumerate(found):
         color, at = colors(findings)[contrast.arm], FIFTHS + 0.09 * (k - (len(found) - 1) / 2)
         for row in contrast.snr.seeds:
-            ax.plot(at, row, ".", color=color, alpha=0.6, ms=5.5, mew=0)
+            ax.plot(at, row, ".", color=color, alpha=0.75, ms=5.5, mew=0)
         style = {"ms": 5, "mec": INK, "mew": 0.6, "lw": 1.4, "label": short(contrast.arm)}
         ax.plot(at, contrast.snr.gain, f"-{markers(findings)[contrast.arm]}", color=color, **style)
     _fifths(ax, f"about {counted(round(found[0].snr.neurons[0]), 'neuron')} each")

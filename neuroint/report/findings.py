@@ -71,7 +71,7 @@ class ArmFindings:
         best_validation: of its tuning trials.
         mean_validation: mean over seeds of the chosen configuration's confirm runs.
         chosen: settings of the chosen configuration that were searched or differ between arms.
-        seeds: of the confirm runs that were scored.
+        seeds: of the chosen configuration's confirm runs.
         scores: tier -> metric -> scores of the chosen configuration.
         best_so_far: best validation score after each tuning trial, in order of their end.
         missing: what this arm lacks, in sentences.
@@ -119,7 +119,7 @@ class Contrast:
         sentence: the verdict with its numbers.
         unit: what is crossed with seeds: animal or stimulus.
         differences: seeds x units, mean over neurons.
-        improved: share of neurons whose score is higher, mean over seeds.
+        improved: share of neurons whose score, averaged over seeds, is higher.
         other_metrics: mean difference of every other score, oriented as the arm's minus the reference's.
         blocked: conclusions that the data's cautions forbid.
     """

@@ -9,20 +9,21 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.colors import Colormap, LinearSegmentedColormap, ListedColormap
+from matplotlib.ticker import MaxNLocator
 
 from neuroint.report.contrasts import Pair, neuron_gain, pair_runs
-from neuroint.report.evidence import Evidence, ScoredRun
+from neuroint.report.evidence import TIER_WORDS, Evidence, ScoredRun
 from neuroint.report.figures import axes, short
 from neuroint.report.findings import Findings
 from neuroint.report.svg import INK, Panel, panel, styled
-from neuroint.report.wording import TIER_WORDS, counted, signed
+from neuroint.report.wording import counted, signed
 
 RASTERIZED_FROM = 600  # neurons: more would make the page heavy as vectors
 MOST_MAPS = 12
 Neurons = Float[np.ndarray, " neurons"]
 
 # Both ends of viridis vanish on dark or light ground; the middle of the map of gains is visible on both.
-SNR_COLORS: Colormap = ListedColormap(colormaps["viridis"](np.linspace(0.12, 0.92, 256))).with_extremes(bad="#808080")
+SNR_COLORS: Colormap = ListedColormap(colormaps["viridis"](np.linspace(0.22, 0.93, 256))).with_extremes(bad="#808080")
 GAIN_COLORS: Colormap = LinearSegmentedColormap.from_list("gain", ["#D55E00", "#9a9a9a", "#0072B2"])
 
 
@@ -48,6 +49,8 @@ def scatter(findings: Findings, tier: str, arm: str, pairs: Sequence[Pair], inde
     if np.isfinite(snr[keep]).any():
         figure.colorbar(marks, ax=ax, label="SNR (no unit)", shrink=0.85, extend="both")
     ax.set(xlim=limits, ylim=limits, aspect="equal")
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(f"{short(findings.reference)}: {metric}\n{TIER_WORDS[tier]}, {counted(int(keep.sum()), 'neuron')}")
     ax.set_ylabel(short(arm))
     above = float((ours[keep] > theirs[keep]).mean())
@@ -67,7 +70,7 @@ def _limits(values: Neurons) -> tuple[float, float]:
 
 def _dots(snr: Neurons) -> dict[str, Any]:
     """Size, color and kind of the dots; colors saturate at the 2nd and 98th percentile of SNR."""
-    size = float(np.clip(2500 / max(1, snr.size), 1.5, 16))
+    size = float(np.clip(4000 / max(1, snr.size), 1.5, 16))
     style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.85, "rasterized": snr.size > RASTERIZED_FROM}
     if not np.isfinite(snr).any():
         return style | {"color": "#808080"}

@@ -8,15 +8,16 @@ from html import escape
 from neuroint.data.base import DEV_TEST, FINAL_TEST
 from neuroint.report import tables
 from neuroint.report.contrasts import ACROSS
-from neuroint.report.evidence import Evidence
+from neuroint.report.evidence import TIER_WORDS, Evidence
 from neuroint.report.figures import draw
 from neuroint.report.findings import Contrast, Failure, Findings
 from neuroint.report.neuron_figures import MOST_MAPS, draw_neurons
 from neuroint.report.style import CSS
 from neuroint.report.svg import Panel
 from neuroint.report.tables import Table
-from neuroint.report.wording import TIER_WORDS, answer, counted, for_whom, interval, p_value, sample, signed, words_of
+from neuroint.report.wording import answer, counted, for_whom, interval, p_value, sample, signed, words_of
 
+_LONG_WORD = 30  # characters
 # Nothing may be loaded or run, whatever a name or a traceback holds.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
@@ -78,11 +79,12 @@ def _card(contrast: Contrast) -> str:
     words = words_of(contrast)
     label = '<span class="label">information contrast: not ranked</span>' if contrast.label == ACROSS else ""
     blocked = "".join(f"<p><strong>{escape(text)}</strong></p>" for text in contrast.blocked)
+    sentence = "" if contrast.obstacle else f'<p class="soft">{escape(contrast.sentence)}</p>\n'
     return (
         f'<article class="card {contrast.verdict}">\n'
         f'<p><span class="badge">{words.mark} {words.word}</span> {label}</p>\n'
         f"<h3>{escape(contrast.arm)} {words.says} {escape(contrast.reference)}</h3>\n{_size(contrast)}{_whom(contrast)}"
-        f'{blocked}<p class="soft">{escape(contrast.sentence)}</p>\n</article>'
+        f"{blocked}{sentence}</article>"
     )
 
 
@@ -184,8 +186,15 @@ def _table(table: Table) -> str:
     if not table.rows:
         return ""
     header = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.header)
-    rows = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
+    rows = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.rows)
     return (
         f'<div class="scroll"><table>\n<caption>{escape(table.caption)}</caption>\n'
         f"<thead><tr>{header}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>\n"
     )
+
+
+def _cell(text: str) -> str:
+    """Let words that would make the table wider than a phone break anywhere."""
+    long = max(map(len, text.split()), default=0) > _LONG_WORD
+    opening = '<td class="long">' if long else "<td>"
+    return f"{opening}{escape(text)}</td>"

@@ -39,7 +39,8 @@ svg{display:block;width:100%;height:auto}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding-bottom:.4em;caption-side:top}
 th,td{text-align:left;padding:4px 14px 4px 0;border-bottom:1px solid var(--line);vertical-align:top}
-td{overflow-wrap:anywhere;min-width:3.6em;max-width:34em}
+td{max-width:34em}
+td.long{overflow-wrap:anywhere;min-width:16em}
 thead th{color:var(--soft);font-weight:600;white-space:nowrap}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;font-size:.8rem;background:var(--card);border:1px solid var(--line);
 border-radius:4px;padding:10px;max-height:28em;overflow-y:auto}

@@ -13,9 +13,9 @@ from rich.text import Text
 from neuroint.data.base import DEV_TEST
 from neuroint.report.arms import model_metrics
 from neuroint.report.contrasts import ACROSS
-from neuroint.report.evidence import LOWER_IS_BETTER
+from neuroint.report.evidence import LOWER_IS_BETTER, TIER_WORDS
 from neuroint.report.findings import ArmFindings, Contrast, Findings, MetricScores, Score
-from neuroint.report.wording import NONE, TIER_WORDS, counted, duration, number, p_value, signed, statuses, words_of
+from neuroint.report.wording import NONE, counted, duration, number, p_value, signed, statuses, words_of
 
 FIFTHS = range(1, 6)
 
@@ -69,13 +69,19 @@ def comparisons(findings: Findings, tier: str) -> Table:
             NONE if c.obstacle else p_value(c.p),
             NONE if c.obstacle else p_value(c.p_equivalent),
             f"{c.improved:.0%} of {counted(c.neurons, 'neuron')}" if c.neurons else NONE,
-            f"{len(c.seeds)} x {counted(len(c.units), c.unit, {'stimulus': 'stimuli'}.get(c.unit))}",
+            _design(c),
             c.scope,
         ]
         for c in findings.of_tier(tier)
     ]
     about = f"Differences of {findings.metric} from {findings.reference}, {TIER_WORDS[tier]}"
     return Table(f"{about}; p values after Holm, intervals not adjusted", header, rows)
+
+
+def _design(contrast: Contrast) -> str:
+    """Write what the comparison is crossed over."""
+    plural = {"stimulus": "stimuli"}.get(contrast.unit)
+    return f"{len(contrast.seeds)} x {counted(len(contrast.units), contrast.unit, plural)}" if contrast.units else NONE
 
 
 def metrics(findings: Findings, tier: str) -> Table:
@@ -175,14 +181,18 @@ def test_looks(findings: Findings) -> Table:
 
 def provenance(findings: Findings) -> Table:
     """Where the numbers come from."""
-    return Table("Provenance", ["what", "value"], [[key, value] for key, value in findings.provenance.items()])
+    return Table(
+        "As recorded when the sweep started, and by its runs",
+        ["what", "value"],
+        [[key, value] for key, value in findings.provenance.items()],
+    )
 
 
 def table(findings: Findings, tier: str = DEV_TEST) -> RichTable:
     """Make the table that ends a sweep on a terminal, 80 columns wide at least; printed to a file it is plain text."""
     rows = overview(findings, tier)
-    title = Text(f"{findings.metric} by arm; q1 is the noisiest fifth of neurons")
-    shown = RichTable(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    title = Text(f"{findings.metric}; q1: noisiest fifth")
+    shown = RichTable(title=title, box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     shown.title_justify = "left"
     last = len(rows.header) - 1
     for k, name in enumerate(rows.header):

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 from neuroint.report.contrasts import ACROSS
+from neuroint.report.evidence import TIER_WORDS
 from neuroint.report.findings import Contrast, Findings
 
 _SPELLED_OUT = 3  # contrasts; more are grouped by verdict
 NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
-TIER_WORDS = {"dev_test": "dev-test", "final_test": "final test"}
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from neuroint.report.analysis import conclude
 from neuroint.report.evidence import Evidence, gather
@@ -13,10 +12,8 @@ from neuroint.report.findings import Findings
 from neuroint.report.markdown import markdown
 from neuroint.report.page import html_page
 
-Format = Literal["html", "md", "json"]
 
-
-def write_report(folder: Path, format: Format = "html") -> Path:
+def write_report(folder: Path, format: str = "html") -> Path:
     """Write ``report.html``, ``report.md`` or ``report.json`` into a sweep's folder, and return its path.
 
     Raises:

@@ -23,6 +23,7 @@ class Sweep:
     noise: dict[str, float] = field(default_factory=lambda: {"none": 0.5, "pool": 0.3})
     reference: str = "none"
     seeds: int = 3
+    trials: int = 4
     animals: int = 3
     neurons: int = 40
     stimuli: int = 6
@@ -126,7 +127,7 @@ def _end(journal, key, level, clock, status="finished", message=None):
 
 def _tune(journal, sweep, arm, clock):
     rng = np.random.default_rng(len(arm))
-    for k in range(4):
+    for k in range(sweep.trials):
         key = f"arm-{arm}-{k:04d}"
         _start(journal, sweep, arm, key, "tune", 1, clock, 0.001 * (k + 1))
         if arm in sweep.failed:
