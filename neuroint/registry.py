@@ -75,9 +75,8 @@ class Choice:
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:
         """Wrap the type in a tuple, because pydantic takes no settings beside a bare dataclass."""
-        return TypeAdapter(
-            types.GenericAlias(tuple, (self.annotation,)), config=ConfigDict(extra="forbid", allow_inf_nan=False)
-        )
+        wrapped: Any = types.GenericAlias(tuple, (self.annotation,))
+        return TypeAdapter(wrapped, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
 
 def _refused(value: Any, reasons: list[str]) -> ValueError:
