@@ -73,7 +73,7 @@ class Choice:
         return read
 
     @cached_property
-    def _adapter(self) -> TypeAdapter[Any]:
+    def _adapter(self) -> TypeAdapter:
         """Wrap the type in a tuple, because pydantic takes no settings beside a bare dataclass."""
         wrapped: Any = types.GenericAlias(tuple, (self.annotation,))
         return TypeAdapter(wrapped, config=ConfigDict(extra="forbid", allow_inf_nan=False))
