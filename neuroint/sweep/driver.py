@@ -15,7 +15,7 @@ import ray
 from neuroint.config import SweepConfig, dump, load_sweep
 from neuroint.data.base import DEV_TEST, FINAL_TEST, Session
 from neuroint.recordings import open_data
-from neuroint.report import write_report
+from neuroint.report import write_neurons, write_report
 from neuroint.sweep.planning import ArmSummary, summarize_arms
 from neuroint.sweep.progress import follow
 from neuroint.sweep.run import InterruptedSweepError, Sweeper, trials_at_once
@@ -74,6 +74,7 @@ def run_sweep(
     arms = summarize_arms(sweep, sessions)
     check_reachable(uri)
     _claim(folder, sweep, resume)
+    write_neurons(folder, sessions)
     journal = Journal(folder / "journal.jsonl")
     journal.append("sweep_started", sweep=sweep.name, tags=sweep_tags(sweep, sessions), params=_sweep_params(sweep))
     uploader = Uploader(folder, uri, sweep.name)
