@@ -20,7 +20,7 @@ import numpy as np
 
 from neuroint.data.base import DataError
 from neuroint.data.hashing import fingerprint
-from neuroint.data.npy import Header, load_array, load_or_map_array, load_text, map_array, read_header
+from neuroint.data.npy import Header, Scratch, load_array, load_text, map_array, read_header, read_or_map_array
 from neuroint.registry import nearest
 
 RESPONSES, BEHAVIOR, PUPIL = "responses", "behavior", "pupil_center"
@@ -98,9 +98,10 @@ class Recording:
         """Map one clip of a modality, raw, time last: ``height width time``, ``neurons time``, ``channels time``."""
         return self.time_last(modality, map_array(self._path(modality, clip), self.headers[modality][clip]))
 
-    def clip_to_crop(self, modality: str, clip: int) -> np.ndarray:
-        """Map or load one clip like ``clip``, whichever is faster when frames are cut out of it."""
-        return self.time_last(modality, load_or_map_array(self._path(modality, clip), self.headers[modality][clip]))
+    def clip_to_crop(self, modality: str, clip: int, scratch: Scratch) -> np.ndarray:
+        """Map one clip like ``clip`` or read it into scratch memory, whichever is faster to cut frames out of it."""
+        file, header = self._path(modality, clip), self.headers[modality][clip]
+        return self.time_last(modality, read_or_map_array(file, header, scratch))
 
     def statistic(self, modality: str, name: str) -> np.ndarray:
         """Load a statistic as float64, in the shape of a clip."""
@@ -108,7 +109,7 @@ class Recording:
         return self.time_last(modality, np.broadcast_to(values, self.headers[modality][0].shape))
 
     def _path(self, modality: str, clip: int) -> Path:
-        return self.folder / "data" / modality / f"{clip}.npy"
+        return self.folder.joinpath("data", modality, f"{clip}.npy")
 
     def time_last(self, modality: str, array: np.ndarray) -> np.ndarray:
         """Append the one frame of static clips, and take the channel axis off images."""

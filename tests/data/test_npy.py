@@ -1,12 +1,13 @@
 """Files of numbers are checked before they are mapped, and never unpickled."""
 
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from neuroint.data.base import DataError
-from neuroint.data.npy import load_array, load_or_map_array, load_text, map_array, read_header
+from neuroint.data.npy import Scratch, load_array, load_text, map_array, read_header, read_or_map_array
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -103,13 +104,15 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
 def test_a_file_to_cut_from_holds_what_was_saved(tmp_path, dtype, order, shape):
     saved = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype, order=order)
     np.save(tmp_path / "a.npy", saved)
-    np.testing.assert_array_equal(load_or_map_array(tmp_path / "a.npy", read_header(tmp_path / "a.npy")[0]), saved)
+    np.testing.assert_array_equal(
+        read_or_map_array(tmp_path / "a.npy", read_header(tmp_path / "a.npy")[0], Scratch()), saved
+    )
 
 
 @pytest.mark.parametrize(("frames", "mapped"), [(324, False), (4096, False), (4097, True)])
 def test_only_files_of_long_rows_are_mapped_to_cut_from_them(tmp_path, frames, mapped):
     np.save(tmp_path / "a.npy", np.zeros((3, frames), np.float32))
-    array = load_or_map_array(tmp_path / "a.npy", read_header(tmp_path / "a.npy")[0])
+    array = read_or_map_array(tmp_path / "a.npy", read_header(tmp_path / "a.npy")[0], Scratch())
     assert isinstance(array.base, np.memmap) == mapped
 
 
@@ -120,7 +123,21 @@ def test_a_file_that_shrank_or_vanished_after_it_was_opened_is_refused(tmp_path,
     with (tmp_path / "a.npy").open("r+b") as file:
         file.truncate(size - 4)
     with pytest.raises(DataError, match=r"a.npy changed after it was opened .*do not write into data that is in use"):
-        load_or_map_array(tmp_path / "a.npy", header)
+        read_or_map_array(tmp_path / "a.npy", header, Scratch())
     (tmp_path / "a.npy").unlink()
     with pytest.raises(DataError, match=r"a.npy cannot be read .no such file"):
-        load_or_map_array(tmp_path / "a.npy", header)
+        read_or_map_array(tmp_path / "a.npy", header, Scratch())
+
+
+def test_a_thread_reads_its_files_into_the_same_memory_and_no_other_thread_does(tmp_path):
+    for name, value in [("a", 1.0), ("b", 2.0)]:
+        np.save(tmp_path / f"{name}.npy", np.full((2, 3), value))
+    header, scratch = read_header(tmp_path / "a.npy")[0], Scratch()
+    first = read_or_map_array(tmp_path / "a.npy", header, scratch)
+    with ThreadPoolExecutor(1) as other:
+        second = other.submit(read_or_map_array, tmp_path / "b.npy", header, scratch).result()
+    assert (first == 1).all()
+    third = read_or_map_array(tmp_path / "b.npy", header, scratch)
+    assert (second == 2).all()
+    assert np.shares_memory(first, third)
+    assert not np.shares_memory(first, second)
