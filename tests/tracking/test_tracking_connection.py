@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from neuroint.tracking import TrackingError, check_reachable, default_uri, ui_command
+from neuroint.tracking.server import import_mlflow
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def python(code, *arguments):
     """Run code in a new interpreter whose warnings are as a user's."""
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=50
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=150
     )
 
 
@@ -57,10 +59,7 @@ def answers():
 
 def test_the_folder_mlflow_holds_no_python_and_the_package_is_the_real_one():
     assert list((ROOT / "mlflow").rglob("*.py")) == []
-    done = python("import mlflow; print(mlflow.__version__, mlflow.__file__)")
-    version, file = done.stdout.split()
-    assert version.startswith("3.")
-    assert "site-packages" in file
+    assert import_mlflow().__version__ == version("mlflow")
 
 
 def test_a_folder_in_place_of_the_package_is_told(tmp_path):
@@ -79,6 +78,7 @@ def test_importing_tracking_does_not_import_mlflow():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 def test_creating_a_database_prints_nothing(tmp_path):
     code = (
         "import sys; from pathlib import Path; from neuroint.tracking import *\n"
@@ -92,6 +92,7 @@ def test_creating_a_database_prints_nothing(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 def test_drivers_that_create_one_database_at_once_do_not_break_each_other(tmp_path):
     code = (
         "import sys; from pathlib import Path; from neuroint.tracking import *\n"
@@ -105,7 +106,7 @@ def test_drivers_that_create_one_database_at_once_do_not_break_each_other(tmp_pa
         )
         for name in ("a", "b", "c")
     ]
-    assert [driver.communicate(timeout=50) for driver in drivers] == [(b"False\n", b"")] * 3
+    assert [driver.communicate(timeout=150) for driver in drivers] == [(b"False\n", b"")] * 3
 
 
 def test_the_default_store_is_a_database_in_the_results_folder_and_its_ui_command_names_it(tmp_path, monkeypatch):
