@@ -116,7 +116,7 @@ def _map(
     marks = ax.scatter(positions_um[keep, 0], positions_um[keep, 1], **style)
     figure.colorbar(marks, ax=ax, label=f"gain in {findings.metric}", shrink=0.85, extend="both")
     ax.set(aspect="equal", xlabel="x (µm)", ylabel="y (µm)")
-    ax.set_title(f"{short(arm, 16)}, session {short(session, 14)}: {counted(int(keep.sum()), 'neuron')}")
+    ax.set_title(f"{short(arm)}\n{short(session, 18)}: {counted(int(keep.sum()), 'neuron')}")
     mean = float(gain[keep].mean()) if keep.any() else float("nan")
     alt = f"Gain of {arm} over {findings.reference} at the neurons' positions in {session}: mean {signed(mean)}."
     return panel(figure, f"map-{index}", alt)

@@ -45,7 +45,7 @@ def _overview_row(arm: ArmFindings, scores: MetricScores | None, contrast: Contr
         last = [signed(contrast.difference), _verdict(contrast)]
     return [
         arm.name,
-        statuses(arm.trials),
+        statuses(arm.trials, ("failed", "diverged", "running")),
         number(arm.mean_validation if arm.mean_validation is not None else arm.best_validation),
         number(scores.all.mean if scores and scores.all else None),
         *(number(fifth.mean if fifth else None) for fifth in fifths),
@@ -66,8 +66,8 @@ def comparisons(findings: Findings, tier: str) -> Table:
             _verdict(c),
             signed(c.difference),
             NONE if c.obstacle else f"{signed(c.interval[0])} to {signed(c.interval[1])}",
-            NONE if c.obstacle else p_value(c.p),
-            NONE if c.obstacle else p_value(c.p_equivalent),
+            NONE if c.obstacle else p_value(c.p, named=False),
+            NONE if c.obstacle else p_value(c.p_equivalent, named=False),
             f"{c.improved:.0%} of {counted(c.neurons, 'neuron')}" if c.neurons else NONE,
             _design(c),
             c.scope,

@@ -47,9 +47,9 @@ def signed(value: float | None, digits: int = 4) -> str:
     return NONE if value is None or not math.isfinite(value) else f"{value:+.{digits}f}".replace("-", MINUS)
 
 
-def p_value(p: float) -> str:
-    """Write a p value."""
-    return "p < .0001" if p < 1e-4 else f"p = {p:.2g}"
+def p_value(p: float, named: bool = True) -> str:
+    """Write a p value, with the sign before it where a sentence needs one."""
+    return f"{'p ' if named else ''}< 0.0001" if p < 1e-4 else f"{'p = ' if named else ''}{p:.2g}"
 
 
 def interval(contrast: Contrast) -> str:
@@ -65,9 +65,9 @@ def counted(count: int, singular: str, plural: str | None = None) -> str:
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
-def statuses(counts: dict[str, int]) -> str:
-    """Write a number of runs, and how many of them did not finish."""
-    others = [f"{n} {status}" for status, n in counts.items() if status != "finished"]
+def statuses(counts: dict[str, int], named: tuple[str, ...] = ("stopped", "failed", "diverged", "running")) -> str:
+    """Write a number of runs, and how many of them ended in one of the named ways."""
+    others = [f"{n} {status}" for status, n in counts.items() if status in named]
     return f"{sum(counts.values())}" + (f" ({', '.join(others)})" if others else "")
 
 

@@ -16,7 +16,7 @@ def sweep(tmp_path):
     return make_one
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(tmp_path_factory):
     """A finished sweep of three arms: `pool` is better than `none`, `attention` is not."""
     arms = {"none": 0.5, "pool": 0.3, "attention": 0.5}

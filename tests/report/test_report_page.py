@@ -121,6 +121,7 @@ def test_figures_take_the_color_of_the_page_and_it_knows_light_dark_and_paper(ht
     assert "@media print" in html
 
 
+@pytest.mark.slow
 def test_the_page_is_small_even_for_many_neurons(sweep):
     page = write_report(sweep(neurons=3000, stimuli=2, frames=4, animals=1, seeds=2))
     assert page.stat().st_size < 1_000_000
@@ -188,6 +189,7 @@ def test_json_is_the_findings(whole):
     assert found == json.loads(json.dumps(analyse(whole).as_dict()))
 
 
+@pytest.mark.slow
 def test_reports_are_the_same_when_written_twice(whole, html):
     assert write_report(whole).read_text() == html
 
