@@ -13,9 +13,11 @@ from scipy import sparse
 
 from neuroint.data.simulators.v1 import simulate_v1
 from neuroint.data.simulators.v1_parts import neighbors, writing
+from neuroint.data.simulators.v1_parts.behavior import behave
 from neuroint.data.simulators.v1_parts.cells import draw_cells
 from neuroint.data.simulators.v1_parts.drive import look_away
 from neuroint.data.simulators.v1_parts.settings import PRESETS, Confounders
+from neuroint.data.simulators.v1_parts.stimulus import texture_clip
 from neuroint.registry import readers, simulators
 
 SMALL = {"sessions": 1, "neurons": 6, "train_clips": 3, "stimuli": 1, "repeats": 2}
@@ -114,16 +116,37 @@ def test_the_reader_opens_what_the_simulator_writes(small):
     assert session.source.read(0, 0, 200).responses.shape == (200, 6)
 
 
-def test_behavior_stays_in_the_ranges_of_the_recordings(tmp_path):
-    folder = only_session(simulate_v1(tmp_path / "out", **{**SMALL, "train_clips": 40}))
-    behavior = stacked(folder, "behavior", range(46))[..., :200]
-    center = stacked(folder, "pupil_center", range(46))[..., :200]
-    assert behavior[:, 0].min() >= 20.8
-    assert behavior[:, 0].max() <= 88
-    assert behavior[:, 1].min() == 0
-    assert behavior[:, 1].max() <= 47
-    assert abs(behavior[:, 0].mean() - 53.6) < 8  # 46 clips of 6.7 s, time constant 5 s: standard error about 2
-    np.testing.assert_allclose(center.mean((0, 2)), 119.9, atol=4)
+def test_behavior_has_the_mean_the_spread_and_the_ranges_of_the_recordings():
+    clip = behave(np.random.default_rng(0), 100_000)  # 670 time constants: standard errors of 5 % of the spread
+    assert clip.dilation.min() >= 20.8
+    assert clip.dilation.max() <= 88
+    assert (clip.dilation.mean(), clip.dilation.std()) == (pytest.approx(53.6, abs=2.5), pytest.approx(14.8, abs=2))
+    assert clip.running.min() == 0
+    assert clip.running.max() <= 47
+    assert (clip.running.mean(), clip.running.std()) == (pytest.approx(5.55, abs=1.5), pytest.approx(8.7, abs=1.5))
+    np.testing.assert_allclose(clip.center_px.mean(0), 119.9, atol=1.2)
+    np.testing.assert_allclose(clip.center_px.std(0), [4.9, 6.9], rtol=0.15)
+
+
+def test_arousal_forgets_with_a_time_constant_of_5_s():
+    state = behave(np.random.default_rng(1), 100_000).state
+    assert np.corrcoef(state[150:], state[:-150])[0, 1] == pytest.approx(np.exp(-1), abs=0.08)
+    assert state.std() == pytest.approx(1, abs=0.08)
+
+
+def test_textures_jump_in_contrast_between_scenes_of_1_to_3_s():
+    clips = [texture_clip(np.random.default_rng(i), PRESETS["tiny"]) for i in range(12)]
+    change = [np.abs(np.diff(clip, axis=0)).mean((1, 2)) / clip[1:].std((1, 2)) for clip in clips]
+    cuts = [np.flatnonzero(c > 0.7) + 1 for c in change]
+    lengths = np.concatenate([np.diff(np.concatenate([[0], c])) for c in cuts])
+    assert lengths.min() >= 30
+    assert lengths.max() <= 90
+    contrasts = np.concatenate(
+        [[scene.std() for scene in np.split(clip, c)] for clip, c in zip(clips, cuts, strict=True)]
+    )
+    assert np.log(contrasts).std() > 0.35
+    assert np.mean(clips) == pytest.approx(128, abs=5)
+    assert all(clip.min() >= 0 and clip.max() <= 255 and (clip == np.rint(clip)).all() for clip in clips)
 
 
 def test_the_same_seed_writes_the_same_bytes_in_another_process_with_one_thread(small, tmp_path):
@@ -181,10 +204,10 @@ def test_truth_describes_the_world(small):
 
 
 def test_bench_stores_300_frames_at_324_and_rates_of_held_out_clips_only(tmp_path):
-    folder = only_session(simulate_v1(tmp_path / "out", preset="bench", **{**SMALL, "train_clips": 2}))
+    folder = only_session(simulate_v1(tmp_path / "out", preset="bench", **{**SMALL, "train_clips": 1, "repeats": 1}))
     assert stacked(folder, "videos", [0]).shape == (1, 36, 64, 324)
-    assert np.isfinite(stacked(folder, "responses", range(8))[..., :300]).all()
-    assert np.isnan(stacked(folder, "responses", range(8))[..., 300:]).all()
+    assert np.isfinite(stacked(folder, "responses", range(4))[..., :300]).all()
+    assert np.isnan(stacked(folder, "responses", range(4))[..., 300:]).all()
     stored = {int(p.stem) for p in (folder / "truth/rates").iterdir()}
     assert stored == set(np.flatnonzero(tiers(folder) != "train"))
 

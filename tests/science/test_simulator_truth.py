@@ -1,5 +1,6 @@
 """The simulated world is what it says: equations recomputed, noise of known strength, confounders without coupling."""
 
+import functools
 import json
 
 import numpy as np
@@ -62,7 +63,8 @@ class World:
 
 @pytest.fixture(scope="module")
 def simulate(tmp_path_factory):
-    return lambda **settings: World(tmp_path_factory.mktemp("world") / "out", **settings)
+    """A world of given settings, simulated once."""
+    return functools.cache(lambda **settings: World(tmp_path_factory.mktemp("world") / "out", **settings))
 
 
 @pytest.fixture(scope="module")
@@ -190,8 +192,9 @@ def passed_on(world):
     return (lagged * world.coupling).sum() / (predicted * world.coupling).sum()
 
 
+@pytest.mark.slow
 def test_spikes_pass_their_noise_on_to_coupled_neurons_and_rates_do_not(simulate):
-    settings = {"coupling": 0.5, "behavior_gain": 0.0, "neurons": 32, "repeats": 12}
+    settings = {"coupling": 0.5, "behavior_gain": 0.0, "neurons": 32}
     assert passed_on(simulate(**settings, feeding="spikes")) > 0.3  # below 1 because rates are rectified
     assert abs(passed_on(simulate(**settings, feeding="rates"))) < 0.15
 
@@ -230,7 +233,7 @@ def test_duplicates_lie_beside_their_source_in_the_adjacent_plane_and_respond_al
 
 
 def test_the_snr_gradient_follows_azimuth(simulate):
-    flat, steep = simulate(repeats=2), simulate(snr_gradient=1.0, repeats=2)
+    flat, steep = simulate(repeats=1), simulate(snr_gradient=1.0, repeats=1)
     change = np.log(steep.neuron("scale") / flat.neuron("scale"))
     azimuth = flat.neuron("azimuth_deg")
     np.testing.assert_allclose(change, (azimuth - azimuth.mean()) / azimuth.std())
@@ -288,6 +291,7 @@ def test_smoothing_is_symmetric_and_so_not_causal():
     assert operator[30, 33] == pytest.approx(operator[30, 30] * np.exp(-0.5))
 
 
+@pytest.mark.slow
 def test_the_default_world_is_learnable_from_its_training_clips(simulate):
     """Ridge regression on the true energies and pools reaches half of the best possible correlation."""
     world = simulate(train_clips=8, repeats=4, behavior_gain=0.1)

@@ -34,20 +34,26 @@ def _scene(rng: np.random.Generator, preset: Preset, length: int) -> Float[np.nd
     contrast = np.exp(_CONTRAST_SPREAD * rng.standard_normal())
     speed = _SPEED_DEG_S * np.exp(0.5 * rng.standard_normal())
     heading = rng.uniform(0, 2 * np.pi)
-    spectrum, ky, kx = _pink_spectrum(rng, 2 * preset.height, 2 * preset.width)
-    shift = speed * FRAME_S / preset.degrees_per_pixel * np.arange(length)[:, None, None]  # pixels
-    phase = np.exp(-2j * np.pi * shift * (kx * np.cos(heading) + ky * np.sin(heading)))
-    torus = np.fft.ifft2(spectrum * phase).real  # twice the screen, so that both edges never show the same
-    return contrast * torus[:, : preset.height, : preset.width]
+    height, width = 2 * preset.height, 2 * preset.width  # a torus, twice the screen: its edges never show the same
+    spectrum, ky, kx = _pink_spectrum(rng, height, width)
+    shift = -2j * np.pi * speed * FRAME_S / preset.degrees_per_pixel * np.arange(length)[:, None, None]
+    moved = spectrum * np.exp(shift * np.sin(heading) * ky) * np.exp(shift * np.cos(heading) * kx)
+    return contrast * np.fft.irfft2(moved, (height, width))[:, : preset.height, : preset.width]
 
 
 def _pink_spectrum(
     rng: np.random.Generator, height: int, width: int
 ) -> tuple[Shaped[np.ndarray, "rows columns"], Float[np.ndarray, "rows 1"], Float[np.ndarray, "1 columns"]]:
     """Return the spectrum of a 1/f texture of variance 1, and its frequencies in cycles per pixel."""
-    ky, kx = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :]
+    ky, kx = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
     frequency = np.hypot(ky, kx)
     frequency[0, 0] = np.inf  # no mean luminance
-    amplitude = 1 / frequency
-    spectrum = np.fft.fft2(rng.standard_normal((height, width))) * amplitude
-    return spectrum / np.sqrt(np.mean(amplitude**2)), ky, kx
+    spectrum = np.fft.rfft2(rng.standard_normal((height, width))) / frequency
+    return spectrum * np.sqrt(height * width / _power(1 / frequency, width)), ky, kx
+
+
+def _power(amplitude: Float[np.ndarray, "rows columns"], width: int) -> float:
+    """Sum of squares over the whole spectrum, of which a real transform keeps one half."""
+    twice = np.full(amplitude.shape[1], 2.0)
+    twice[[0, width // 2]] = 1.0
+    return float((amplitude**2 * twice).sum())
