@@ -28,8 +28,8 @@ class Circuit:
     whatever is switched on; ``r_i = max(0, f_i + sum_j C_ij q_j(t-1) + b) g_i``, with q the rates or the spikes emitted
     (divided by their mean rate), and g the gain of behavior. Rates have no unit: 1 is a neuron's typical rate.
 
-    Sources: Carandini and Heeger, Nat Rev Neurosci 2012 (pool); Burg et al., PLoS Comput Biol 2021 (mouse and macaque
-    pools); Zhou et al., PLoS Comput Biol 2019 (normalization over time).
+    Sources: Carandini and Heeger, Nat Rev Neurosci 2012 (pool); Burg et al., PLoS Comput Biol 2021 (learned
+    pools, macaque V1); Zhou et al., PLoS Comput Biol 2019 (normalization over time).
     """
 
     pool: sparse.csr_array
