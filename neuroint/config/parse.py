@@ -39,7 +39,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def parse_sweep(
-    raw: Mapping[str, Any], source: str = "configuration", question: str = "", faults: tuple[str, ...] = ()
+    raw: Mapping[Any, Any], source: str = "configuration", question: str = "", faults: tuple[str, ...] = ()
 ) -> SweepConfig:
     """Check a sweep given as plain data; nothing handed in is changed.
 
@@ -55,21 +55,24 @@ def parse_sweep(
     found = list(faults)
     raw = tidy(raw, found)
     found += [f"'{key}' is not a setting.{nearest(key, TOP_KEYS)}" for key in raw if key not in TOP_KEYS]
-    arms = _arms(raw, found)
+    arms, sound = _arms(raw, found)
     sections = {key: _fixed_section(key, raw.get(key), found) for key in FIXED_SECTIONS}
     found += _identity_faults(raw, arms)
     found += _name_faults(sections)
-    found += _budget_faults(arms, sections["search"], raw.get("reference"))
-    points = _points(arms, sections["search"].get("points", []), found)
+    found += _budget_faults(sound, sections["search"], raw.get("reference"))
+    if len(sound) == len(arms):
+        sections["search"]["points"] = _points(arms, sections["search"].get("points", []), found)
     if found:
         raise ConfigError(list(dict.fromkeys(found)), source)
-    sections["search"] = {**sections["search"], "points": points}
     made = {key: SECTIONS[key](**options) for key, options in sections.items()}
     return SweepConfig(raw["name"], raw.get("seed", 0), raw["reference"], arms, raw=raw, question=question, **made)
 
 
-def _arms(raw: Mapping[str, Any], faults: list[str]) -> dict[str, Arm]:
-    """Check what all arms share once, then what each arm makes of it."""
+def _arms(raw: Mapping[str, Any], faults: list[str]) -> tuple[dict[str, Arm], dict[str, Arm]]:
+    """Check what all arms share once, then what each arm makes of it; returns all arms, and those without a fault.
+
+    What follows from a fault, such as an arm without parameters where its range is empty, is not a fault of its own.
+    """
     base = {key: _spec(raw.get(key, default), key, faults) for key, default in SPEC_DEFAULTS.items()}
     base |= {key: _mapping(raw.get(key), f"{key}: ", faults) for key in ARM_SECTIONS}
     shared: list[str] = []
@@ -78,14 +81,15 @@ def _arms(raw: Mapping[str, Any], faults: list[str]) -> dict[str, Arm]:
     declared = raw.get("arms")
     if not isinstance(declared, dict) or not declared:
         faults.append(f"arms: got {declared!r}, expected a mapping from each arm's name to what it sets")
-        return {}
-    arms = {}
+        return {}, {}
+    arms, sound = {}, {}
     for name, overrides in declared.items():
         found: list[str] = []
         arms[name] = Arm(name, _check_tree(_merge(base, overrides, found), found))
         faults += [f"arms.{name}: {fault}" for fault in found if fault not in shared]
-    faults += _empty_arms(arms, declared, raw.get("reference"))
-    return arms
+        sound |= {} if found else {name: arms[name]}
+    faults += _empty_arms(sound, declared, raw.get("reference"))
+    return arms, sound
 
 
 def _empty_arms(arms: Mapping[str, Arm], declared: Mapping[str, Any], reference: Any) -> Iterator[str]:

@@ -121,7 +121,8 @@ def _coerced(component: Component[Any], option: str, where: str, read: Any, faul
         try:
             coerced.append(plain(component.choices[option].coerce(variant)))
         except ValueError as error:
-            faults.append(f"{where}: {error}{_kind_hint(read, variant)}")
+            hint = _kind_hint(read, variant)
+            faults += [] if hint and faults else [f"{where}: {error}{hint}"]  # ends that do not fit are fault enough
     return coerced
 
 
