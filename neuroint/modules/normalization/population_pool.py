@@ -14,10 +14,10 @@ from torch.nn import functional
 from neuroint.modules.base import Context, Reads
 from neuroint.modules.embedding import scaled
 from neuroint.modules.positions import Positions, nearest_neighbors, radial_basis
+from neuroint.modules.rectified import drive_of_log_rate, log_rectified
 from neuroint.modules.selection import refuse_subset
 from neuroint.registry import Count, Fact, Positive, normalizations
 
-FLOOR = 1e-6  # added to the rectified drive before its logarithm
 SILENT = 0.05  # responses per bin: the least semi-saturation at the start
 START = math.log(math.expm1(0.05))  # softplus of it is .05: pools start weak, near the model without one
 
@@ -120,10 +120,10 @@ class PopulationPool(nn.Module):
         """Normalize every frame by itself."""
         refuse_subset("population_pool", context)
         weights = self.pool_weights(context)
-        log_excitation = self.exponent * torch.log(functional.softplus(drive) + FLOOR)
+        log_excitation = self.exponent * log_rectified(drive)
         resting = self._log_denominator((self.exponent * self.log_sigma)[None, None], weights)
         log_rate = self.log_gain + log_excitation + resting - self._log_denominator(log_excitation, weights)
-        return _inverse_softplus_of_exp(log_rate)
+        return drive_of_log_rate(log_rate)
 
     def _log_denominator(
         self, log_excitation: Float[Tensor, "batch time neurons"], weights: Float[Tensor, "neurons neighbor"]
@@ -145,10 +145,3 @@ def _neighbor_sum(
     table = values.flatten(0, 1).T.contiguous()
     summed = functional.embedding_bag(neighbors, table, per_sample_weights=weights, mode="sum")
     return summed.T.unflatten(0, values.shape[:2])
-
-
-def _inverse_softplus_of_exp(log_rate: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Find the drive whose softplus is exp(log_rate); below e^-20 the two agree to float64's last digits."""
-    safe = log_rate.clamp(min=-20.0)
-    rate = safe.exp()
-    return torch.where(log_rate < -20.0, log_rate, rate + torch.log(-torch.expm1(-rate)))

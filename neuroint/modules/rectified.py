@@ -1,0 +1,22 @@
+"""Rectify drives, and get back from rates to drives, in logarithms."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+FLOOR = 1e-6  # added to the rectified drive before its logarithm
+
+
+def log_rectified(drive: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Compute log(softplus(d) + 1e-6), which is finite for every drive."""
+    return torch.log(functional.softplus(drive) + FLOOR)
+
+
+def drive_of_log_rate(log_rate: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Find the drive whose softplus is exp(log_rate); below e^-20 the two agree to float64's last digits."""
+    safe = log_rate.clamp(min=-20.0)
+    rate = safe.exp()
+    return torch.where(log_rate < -20.0, log_rate, rate + torch.log(-torch.expm1(-rate)))
