@@ -2,7 +2,7 @@
 
     python benchmarks/loader.py --neurons 1000 8000 [--dtype float64] [--quick] [--out loader.json]
 
-Clips of 300 frames stored at 324, 36x64 pixels; crops of 80 frames in batches of 4, with normalization and with behavior
+Clips of 300 frames stored at 324, 36x64 pixels; crops of 80 frames in batches of 4, with normalization and behavior
 as image channels, from a warm page cache, torch on 2 threads. Blocks of both loaders alternate in one run; what is told
 is the median over blocks and, as the machine's noise, the middle half of the ratios. CPU time (of all threads) is told
 beside it, because other processes disturb it less. Worker processes have no model to work beside here, so on two cores
@@ -105,12 +105,15 @@ def clip_ms(load: Callable[[int], None], epoch: int) -> tuple[float, float]:
 
 
 def as_channels(batch: Batch) -> torch.Tensor:
-    """Append behavior to the stimulus as constant image channels, ``batch time channel height width``."""
+    """Append behavior to the stimulus as constant image channels, ``batch time channel height width``.
+
+    A model's core does this when it reads the batch; it is timed here so that both loaders deliver the same.
+    """
     stimulus, behavior = batch.inputs.stimulus, batch.inputs.behavior
     if stimulus is None or behavior is None:
         raise ValueError("the generated session has a stimulus and behavior; this batch lacks one of them")
     planes = behavior[..., None, None].expand(*behavior.shape, *stimulus.shape[-2:])
-    return torch.cat([stimulus, planes], dim=2)
+    return torch.from_numpy(np.concatenate([stimulus.numpy(), planes.numpy()], axis=2))
 
 
 def _check_equal(ours: ClipLoader, baseline: WholeClipLoader, plan: TrainingPlan) -> None:

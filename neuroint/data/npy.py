@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import math
 import sys
-import threading
 import tokenize
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 from neuroint.data.base import DataError
 
 NUMBERS, TEXT = "fiu", "U"
+BLOCK_BYTES = 262_144  # a fraction of the cache that each processor has to itself
 SHORT_ROW_BYTES = 16_384  # four pages of memory: a crop of shorter rows touches at least every fourth page
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _LENGTH_BYTES = {1: 2, 2: 4}  # the header's length takes 2 bytes in version 1.0 and 4 in 2.0
@@ -79,42 +80,34 @@ def map_array(path: Path, header: Header) -> np.ndarray:
         raise DataError(_changed(path, error)) from error
 
 
-class Scratch(threading.local):
-    """Memory that a thread reads every file into, one after the other: fresh memory costs as much as the reading."""
+def blocks_to_crop(path: Path, header: Header) -> Iterator[np.ndarray]:
+    """Go through a file whose header is known in blocks of its first axis, to cut crops out of the last axis.
 
-    def __init__(self) -> None:
-        self._bytes = np.empty(0, np.uint8)
-
-    def room(self, size: int) -> np.ndarray:
-        """The first ``size`` bytes; they are written over by the thread's next file."""
-        if len(self._bytes) < size:
-            self._bytes = np.empty(size, np.uint8)
-        return self._bytes[:size]
-
-
-def read_or_map_array(path: Path, header: Header, scratch: Scratch) -> np.ndarray:
-    """Bring the numbers of a file whose header is known to where crops along the last axis are cut out of them.
-
-    Long rows are mapped, and only what is cut out is read. A crop of short rows is spread over the whole file: reading
-    all of it at once into memory that is at hand takes less time than having its pages mapped one after the other.
-    What is returned holds until this thread reads its next file.
+    A crop of short rows is spread over the whole file. Reading it block by block, into one piece of memory that stays
+    in the processor's cache, takes less time than having its pages mapped or than reading it at once. A block holds
+    until the next is asked for. Files of long rows are mapped, so that only what is cut out is read.
 
     Raises:
         DataError: the file is gone, unreadable, or shorter than its header says.
     """
     row_bytes = header.dtype.itemsize * math.prod(header.shape[-1:])
-    if header.fortran or row_bytes > SHORT_ROW_BYTES:
-        return map_array(path, header)
-    numbers = scratch.room(header.end - header.offset)
+    if header.fortran or not header.shape or row_bytes > SHORT_ROW_BYTES:
+        yield map_array(path, header)
+        return
+    step = header.dtype.itemsize * math.prod(header.shape[1:])
+    at_once = max(1, BLOCK_BYTES // step)
+    memory = np.empty(at_once * step, np.uint8)
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(header.offset)
-            _fill(numbers.data, file)
+            for first in range(0, header.shape[0], at_once):
+                count = min(at_once, header.shape[0] - first)
+                _fill(memory.data[: count * step], file)
+                yield memory[: count * step].view(header.dtype).reshape(count, *header.shape[1:])
     except OSError as error:
         raise DataError(_unreadable(path, error)) from error
     except EOFError as error:
         raise DataError(_changed(path, error)) from error
-    return numbers.view(header.dtype).reshape(header.shape)
 
 
 def load_array(path: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +20,7 @@ import numpy as np
 
 from neuroint.data.base import DataError
 from neuroint.data.hashing import fingerprint
-from neuroint.data.npy import Header, Scratch, load_array, load_text, map_array, read_header, read_or_map_array
+from neuroint.data.npy import Header, blocks_to_crop, load_array, load_text, map_array, read_header
 from neuroint.registry import nearest
 
 RESPONSES, BEHAVIOR, PUPIL = "responses", "behavior", "pupil_center"
@@ -98,10 +98,15 @@ class Recording:
         """Map one clip of a modality, raw, time last: ``height width time``, ``neurons time``, ``channels time``."""
         return self.time_last(modality, map_array(self._path(modality, clip), self.headers[modality][clip]))
 
-    def clip_to_crop(self, modality: str, clip: int, scratch: Scratch) -> np.ndarray:
-        """Map one clip like ``clip`` or read it into scratch memory, whichever is faster to cut frames out of it."""
-        file, header = self._path(modality, clip), self.headers[modality][clip]
-        return self.time_last(modality, read_or_map_array(file, header, scratch))
+    def blocks(self, modality: str, clip: int) -> Iterator[np.ndarray]:
+        """Go through one clip of a modality, as ``clip`` gives it, in blocks of its first axis.
+
+        This is the fast way to cut frames out of a clip. A block holds until the next is asked for.
+        """
+        if self.layout.timeless:
+            yield self.clip(modality, clip)
+        else:
+            yield from blocks_to_crop(self._path(modality, clip), self.headers[modality][clip])
 
     def statistic(self, modality: str, name: str) -> np.ndarray:
         """Load a statistic as float64, in the shape of a clip."""

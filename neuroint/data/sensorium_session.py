@@ -25,6 +25,7 @@ from neuroint.data.sensorium import (
     survey,
 )
 from neuroint.data.sensorium_source import (
+    InputNormalization,
     Normalization,
     ResponseNormalization,
     SensoriumSource,
@@ -51,6 +52,7 @@ class Reading:
 
     Attributes:
         response_normalization: see ``response_scale``.
+        input_normalization: see ``load_normalization``.
         split_seed: of the tiers that replace withheld ones.
         withheld_fraction: share of the training stimuli that replaces each withheld or absent tier.
         leakage: what happens to stimuli shown in several tiers.
@@ -60,6 +62,7 @@ class Reading:
     """
 
     response_normalization: ResponseNormalization
+    input_normalization: InputNormalization
     split_seed: int
     withheld_fraction: float
     leakage: Leakage
@@ -92,7 +95,7 @@ def read_session(folder: Path, layout: Layout, reading: Reading) -> Session:
     recording, faults = survey(folder, layout)
     if recording is None:
         refuse(layout.name(folder), faults)
-    normalization = load_normalization(recording, reading.response_normalization)
+    normalization = load_normalization(recording, reading.response_normalization, reading.input_normalization)
     contents = look_through(recording, normalization.frames)
     if contents.faults:
         refuse(recording.name, contents.faults)
@@ -109,7 +112,9 @@ def read_session(folder: Path, layout: Layout, reading: Reading) -> Session:
         tiers=tiers,
         lengths=contents.lengths,
         stimulus_ids=contents.stimulus_ids,
-        source=SensoriumSource(recording, contents.lengths, reading.response_normalization, reading.shrink),
+        source=SensoriumSource(
+            recording, contents.lengths, reading.response_normalization, reading.shrink, reading.input_normalization
+        ),
         scored_from=reading.scored_from if facts.shortest_clip > reading.scored_from else 0,
         cautions=cautions,
         fingerprint=recording.fingerprint,
@@ -194,7 +199,7 @@ def _clip_faults(recording: Recording, clip: int, normalization: Normalization) 
     for modality in recording.headers:
         values = recording.clip(modality, clip)
         lengths[modality] = _recorded(values.reshape(-1, values.shape[-1])[0])
-        valid = normalization.apply(modality, values, 0, min(lengths[modality], normalization.frames))
+        valid = normalization.apply(modality, [values], 0, min(lengths[modality], normalization.frames))
         faults += [gap] if (gap := describe_gap(modality, clip, valid, 0)) else []
         if modality == RESPONSES:
             faults += _negative_responses(clip, valid[np.isfinite(valid)])

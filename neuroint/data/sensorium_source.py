@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from neuroint.data.base import Clip, DataError
-from neuroint.data.npy import Scratch
 from neuroint.data.sensorium import BEHAVIOR, PUPIL, RESPONSES, Recording, statistic_file
 
 ResponseNormalization = Literal["official", "per_neuron", "none"]
+InputNormalization = Literal["official", "per_channel"]
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
-CACHED_ROWS = 1024
 SMALLEST_STD = 0.01  # of the mean standard deviation; neurons below are scaled by this much instead
 
 
@@ -37,22 +36,34 @@ class Normalization:
     mean_responses: Float[np.ndarray, " neurons"]
 
     def apply(
-        self, modality: str, raw: Shaped[np.ndarray, "... time"], start: int, stop: int
+        self, modality: str, blocks: Iterable[np.ndarray], start: int, stop: int
     ) -> Float[np.ndarray, "frames ..."]:
-        """Normalize frames ``start`` to ``stop`` of a modality; every element becomes ``(raw - shift) * scale``."""
+        """Normalize frames ``start`` to ``stop`` of a modality; every element becomes ``(raw - shift) * scale``.
+
+        ``blocks`` are the raw clip, time last, cut along its first axis. Each is turned and cast while it is in the
+        processor's cache; all that follows runs along memory.
+        """
+        crop = np.empty((stop - start, *self.scale[modality].shape[1:]), np.float32)
+        first = 0
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by the reader
-            crop = _turn(raw[..., start:stop])
+            for block in blocks:
+                crop[:, first : first + len(block)] = np.moveaxis(block[..., start:stop], -1, 0)
+                first += len(block)
             if modality in self.shift:
                 crop -= self.shift[modality][start:stop]
             crop *= self.scale[modality][start:stop]
         return crop
 
 
-def load_normalization(recording: Recording, how: ResponseNormalization) -> Normalization:
-    """Build the official normalization of the Sensorium releases from a session's statistics.
+def load_normalization(
+    recording: Recording, how: ResponseNormalization, inputs: InputNormalization = "official"
+) -> Normalization:
+    """Build the normalization of a session from its statistics.
 
     Stimulus ``(x - mean) / std`` per pixel and frame; pupil ``(x - mean) / std``; behavior ``x / std``; responses as
-    ``response_scale`` says. Where a standard deviation is 0 the input carries nothing and becomes 0.
+    ``response_scale`` says. Where a standard deviation is 0 the input carries nothing and becomes 0. With
+    ``per_channel`` inputs, mean and standard deviation are one number for the stimulus and one per behavior or pupil
+    channel, over all training frames: a statistic per pixel and frame needs hundreds of clips.
 
     Raises:
         DataError: statistics of responses are unusable (not finite, zero everywhere, negative means).
@@ -60,14 +71,13 @@ def load_normalization(recording: Recording, how: ResponseNormalization) -> Norm
     stimulus = recording.layout.stimulus
     shift, scale, frames = {}, {}, recording.shape(RESPONSES)[-1]
     for modality in (m for m in (stimulus, BEHAVIOR, PUPIL) if recording.has(m)):
-        std = recording.statistic(modality, "std")
-        finite = _finite(std)
+        mean, std = (recording.statistic(modality, name) for name in ("mean", "std"))
+        frames = min(frames, leading(_finite(std) & _finite(mean) if modality != BEHAVIOR else _finite(std)))
+        if inputs == "per_channel":
+            mean, std = _pooled(mean, std, keep_first=modality != stimulus)
         if modality != BEHAVIOR:
-            mean = recording.statistic(modality, "mean")
-            finite &= _finite(mean)
             shift[modality] = _time_first(to_float32(mean))
         scale[modality] = _time_first(_reciprocal(std))
-        frames = min(frames, leading(finite))
     mean = _mean_responses(recording, frames)
     responses = response_scale(recording.statistic(RESPONSES, "std"), mean, how, recording.name)
     scale[RESPONSES] = _time_first(responses)
@@ -120,24 +130,22 @@ class SensoriumSource:
         lengths: Int[np.ndarray, " clips"],
         response_normalization: ResponseNormalization = "official",
         shrink: int = 1,
+        input_normalization: InputNormalization = "official",
     ) -> None:
         self.recording = recording
         self.lengths = lengths
         self.response_normalization: ResponseNormalization = response_normalization
+        self.input_normalization: InputNormalization = input_normalization
         self.shrink = shrink
 
     @cached_property
     def normalization(self) -> Normalization:
         """Statistics of the session, loaded when first asked for."""
-        return load_normalization(self.recording, self.response_normalization)
-
-    @cached_property
-    def _scratch(self) -> Scratch:
-        return Scratch()
+        return load_normalization(self.recording, self.response_normalization, self.input_normalization)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the statistics and scratch memory behind."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("normalization", "_scratch")}
+        """Leave the statistics behind."""
+        return {key: value for key, value in self.__dict__.items() if key != "normalization"}
 
     def read(self, clip: int, start: int, frames: int) -> Clip:
         """Read ``frames`` frames of a clip from frame ``start``, normalized; negative responses become 0.
@@ -164,8 +172,8 @@ class SensoriumSource:
         )
 
     def _read(self, modality: str, clip: int, start: int, frames: int) -> Float[np.ndarray, "time ..."]:
-        raw = self.recording.clip_to_crop(modality, clip, self._scratch)
-        crop = self.normalization.apply(modality, raw, start, start + frames)
+        blocks = self.recording.blocks(modality, clip)
+        crop = self.normalization.apply(modality, blocks, start, start + frames)
         if not (np.isfinite(crop.min()) and np.isfinite(crop.max())):  # both are NaN when any value is
             _refuse_gaps(self.recording.name, modality, clip, crop, start)
         return crop
@@ -193,6 +201,14 @@ def _refuse_gaps(name: str, modality: str, clip: int, crop: np.ndarray, start: i
     gap = describe_gap(modality, clip, crop, start)
     if gap:
         raise DataError(f"session {name}: {gap}")
+
+
+def _pooled(mean: np.ndarray, std: np.ndarray, keep_first: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over pixels and frames, from those within them; NaN padding is left out."""
+    axes = tuple(range(1 if keep_first else 0, mean.ndim))
+    center = np.nanmean(mean, axis=axes, keepdims=True)
+    spread = np.sqrt(np.nanmean(np.square(std) + np.square(mean - center), axis=axes, keepdims=True))
+    return np.broadcast_to(center, mean.shape), np.broadcast_to(spread, std.shape)
 
 
 def _reciprocal(std: np.ndarray) -> Float[np.ndarray, "... time"]:
@@ -239,15 +255,6 @@ def _area_average(
         return frames
     time, height, width = frames.shape
     return frames.reshape(time, height // shrink, shrink, width // shrink, shrink).mean(axis=(2, 4))
-
-
-def _turn(crop: Shaped[np.ndarray, "... time"]) -> Float[np.ndarray, "time ..."]:
-    """Cast to float32 with time first, in blocks that stay in the processor's cache while they are turned."""
-    turned = np.empty((crop.shape[-1], *crop.shape[:-1]), np.float32)
-    block = max(1, CACHED_ROWS // math.prod(crop.shape[1:-1]))
-    for first in range(0, len(crop), block):
-        turned[:, first : first + block] = np.moveaxis(crop[first : first + block], -1, 0)
-    return turned
 
 
 def _time_first(statistic: Float[np.ndarray, "... time"]) -> Float[np.ndarray, "time ..."]:

@@ -1,13 +1,12 @@
 """Files of numbers are checked before they are mapped, and never unpickled."""
 
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from neuroint.data.base import DataError
-from neuroint.data.npy import Scratch, load_array, load_text, map_array, read_header, read_or_map_array
+from neuroint.data.npy import blocks_to_crop, load_array, load_text, map_array, read_header
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -98,22 +97,41 @@ def test_a_folder_in_the_place_of_a_file_is_refused(tmp_path):
         read_header(tmp_path / "a.npy")
 
 
+def blocks(path):
+    """Copy each block before the next is asked for."""
+    return [block.copy() for block in blocks_to_crop(path, read_header(path)[0])]
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["<f4", ">f8", "u1"])
-@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 5000), (7,), ()])
-def test_a_file_to_cut_from_holds_what_was_saved(tmp_path, dtype, order, shape):
+@pytest.mark.parametrize("shape", [(2, 3, 4), (300, 3, 324), (1000, 900), (2, 5000), (7,)])
+def test_the_blocks_of_a_file_are_what_was_saved_in_order(tmp_path, dtype, order, shape):
     saved = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(dtype, order=order)
     np.save(tmp_path / "a.npy", saved)
-    np.testing.assert_array_equal(
-        read_or_map_array(tmp_path / "a.npy", read_header(tmp_path / "a.npy")[0], Scratch()), saved
+    np.testing.assert_array_equal(np.concatenate(blocks(tmp_path / "a.npy")), saved)
+
+
+def test_a_single_number_is_one_block(tmp_path):
+    np.save(tmp_path / "a.npy", np.float32(3))
+    assert [block.tolist() for block in blocks(tmp_path / "a.npy")] == [3]
+
+
+def test_blocks_of_short_rows_are_read_into_the_same_small_memory(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((1000, 324)))
+    starts, sizes = zip(
+        *((b.ctypes.data, b.nbytes) for b in blocks_to_crop(tmp_path / "a.npy", read_header(tmp_path / "a.npy")[0])),
+        strict=True,
     )
+    assert len(set(starts)) == 1
+    assert len(sizes) == 10  # 101 rows of 2592 bytes are the most that 262144 bytes hold
+    assert max(sizes) == 101 * 2592
 
 
 @pytest.mark.parametrize(("frames", "mapped"), [(324, False), (4096, False), (4097, True)])
 def test_only_files_of_long_rows_are_mapped_to_cut_from_them(tmp_path, frames, mapped):
     np.save(tmp_path / "a.npy", np.zeros((3, frames), np.float32))
-    array = read_or_map_array(tmp_path / "a.npy", read_header(tmp_path / "a.npy")[0], Scratch())
-    assert isinstance(array.base, np.memmap) == mapped
+    (block,) = blocks_to_crop(tmp_path / "a.npy", read_header(tmp_path / "a.npy")[0])
+    assert isinstance(block.base, np.memmap) == mapped
 
 
 @pytest.mark.parametrize("frames", [324, 5000])
@@ -123,21 +141,7 @@ def test_a_file_that_shrank_or_vanished_after_it_was_opened_is_refused(tmp_path,
     with (tmp_path / "a.npy").open("r+b") as file:
         file.truncate(size - 4)
     with pytest.raises(DataError, match=r"a.npy changed after it was opened .*do not write into data that is in use"):
-        read_or_map_array(tmp_path / "a.npy", header, Scratch())
+        list(blocks_to_crop(tmp_path / "a.npy", header))
     (tmp_path / "a.npy").unlink()
     with pytest.raises(DataError, match=r"a.npy cannot be read .no such file"):
-        read_or_map_array(tmp_path / "a.npy", header, Scratch())
-
-
-def test_a_thread_reads_its_files_into_the_same_memory_and_no_other_thread_does(tmp_path):
-    for name, value in [("a", 1.0), ("b", 2.0)]:
-        np.save(tmp_path / f"{name}.npy", np.full((2, 3), value))
-    header, scratch = read_header(tmp_path / "a.npy")[0], Scratch()
-    first = read_or_map_array(tmp_path / "a.npy", header, scratch)
-    with ThreadPoolExecutor(1) as other:
-        second = other.submit(read_or_map_array, tmp_path / "b.npy", header, scratch).result()
-    assert (first == 1).all()
-    third = read_or_map_array(tmp_path / "b.npy", header, scratch)
-    assert (second == 2).all()
-    assert np.shares_memory(first, third)
-    assert not np.shares_memory(first, second)
+        list(blocks_to_crop(tmp_path / "a.npy", header))

@@ -8,6 +8,7 @@ from typing import Literal
 from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, UNUSED, VALIDATION, Session
 from neuroint.data.sensorium import BEHAVIOR, PUPIL, RESPONSES, Layout, is_release
 from neuroint.data.sensorium_session import Reading, all_faults, read_sessions
+from neuroint.data.sensorium_source import InputNormalization
 from neuroint.data.splits import Leakage
 from neuroint.registry import Fraction, Index, readers
 
@@ -37,6 +38,7 @@ def read_sensorium2022(
     *,
     scale: Fraction = 0.25,
     response_normalization: Literal["official", "none"] = "official",
+    input_normalization: InputNormalization = "official",
     split_seed: Index = 0,
     withheld_fraction: Fraction = 0.1,
     leakage: Leakage = "refuse",
@@ -57,6 +59,8 @@ def read_sensorium2022(
         scale: size of the images in proportion to the stored ones; 1 / scale must be a whole number that divides both
             sides.
         response_normalization: ``official`` divides by the standard deviation per neuron; ``none`` keeps stored units.
+        input_normalization: ``official`` uses a mean and a standard deviation per pixel and frame, which need hundreds
+            of training clips; ``per_channel`` one of each per channel.
         split_seed: of the tiers that replace withheld ones.
         withheld_fraction: share of the training images that replaces each scored tier that has no clips or only
             responses that are all zero. 0 replaces nothing.
@@ -69,6 +73,7 @@ def read_sensorium2022(
     """
     reading = Reading(
         response_normalization=response_normalization,
+        input_normalization=input_normalization,
         split_seed=split_seed,
         withheld_fraction=withheld_fraction,
         leakage=leakage,

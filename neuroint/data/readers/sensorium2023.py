@@ -7,7 +7,7 @@ from pathlib import Path
 from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, UNUSED, VALIDATION, Session
 from neuroint.data.sensorium import BEHAVIOR, PUPIL, RESPONSES, Layout, is_release
 from neuroint.data.sensorium_session import Reading, all_faults, read_sessions
-from neuroint.data.sensorium_source import ResponseNormalization
+from neuroint.data.sensorium_source import InputNormalization, ResponseNormalization
 from neuroint.data.splits import Leakage
 from neuroint.registry import Fraction, Index, readers
 
@@ -40,6 +40,7 @@ def read_sensorium2023(
     path: Path,
     *,
     response_normalization: ResponseNormalization = "official",
+    input_normalization: InputNormalization = "official",
     split_seed: Index = 0,
     withheld_fraction: Fraction = 0.1,
     leakage: Leakage = "refuse",
@@ -58,6 +59,8 @@ def read_sensorium2023(
         path: a session's folder, or a folder of sessions.
         response_normalization: ``official`` divides by the standard deviation per neuron *and frame*, as the benchmark
             scores; ``per_neuron`` by one standard deviation per neuron; ``none`` keeps the stored units.
+        input_normalization: ``official`` uses a mean and a standard deviation per pixel and frame, which need hundreds
+            of training clips; ``per_channel`` one of each per channel.
         split_seed: of the tiers that replace withheld ones.
         withheld_fraction: share of the training stimuli that becomes dev-test, and again final test, where those tiers
             have no clips or only responses that are all zero (and so for an absent oracle tier). 0 replaces nothing.
@@ -71,6 +74,7 @@ def read_sensorium2023(
     """
     reading = Reading(
         response_normalization=response_normalization,
+        input_normalization=input_normalization,
         split_seed=split_seed,
         withheld_fraction=withheld_fraction,
         leakage=leakage,
