@@ -215,3 +215,8 @@ def test_every_fault_is_listed_at_once():
 def test_the_message_counts_the_faults_and_names_the_source():
     with pytest.raises(ConfigError, match=r"(?s)here: 2 fault\(s\)\n  - name: got None.*\n  - seed: got -1"):
         parse_sweep(minimal(name=None, seed=-1), source="here")
+
+
+@pytest.mark.parametrize("metric", ["poisson_loss", "noise_variance", "snr"])
+def test_a_metric_that_does_not_rank_models_cannot_select(metric):
+    assert f"a higher '{metric}' is not a better model" in only_fault(minimal(score={"metric": metric}))

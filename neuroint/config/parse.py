@@ -31,6 +31,7 @@ from neuroint.config.settings import (
 )
 from neuroint.config.space import check_option, is_written
 from neuroint.config.tidy import tidy
+from neuroint.metrics.scoring import ranks_models
 from neuroint.registry import Registry, UnknownNameError, nearest
 
 SETTABLE = (*SPECS, *ARM_SECTIONS)
@@ -198,7 +199,12 @@ def _name_faults(sections: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     """Faults of names that sections mention, and of the options of the reader that is named."""
     data = sections["data"]
     yield from _unknown("search.sampler", sections["search"].get("sampler", SearchConfig.sampler), registry.samplers)
-    yield from _unknown("score.metric", sections["score"].get("metric", ScoreConfig.metric), registry.metrics)
+    metric = sections["score"].get("metric", ScoreConfig.metric)
+    unknown_metric = list(_unknown("score.metric", metric, registry.metrics))
+    yield from unknown_metric
+    if not unknown_metric and not ranks_models(metric):
+        usable = ", ".join(name for name in registry.metrics.names() if ranks_models(name))
+        yield f"score.metric: a higher '{metric}' is not a better model, so it cannot select; use one of {usable}"
     reader = data.get("reader", DataConfig.reader)
     if reader == "auto":
         return

@@ -10,6 +10,7 @@ from neuroint.metrics.moments import Moments
 from neuroint.registry import metrics
 
 NEEDS_REPEATS = True
+RANKS_MODELS = True
 
 
 @metrics.register("cc_norm")

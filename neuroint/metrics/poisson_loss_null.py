@@ -10,6 +10,7 @@ from neuroint.metrics.moments import LOG_OFFSET, Moments
 from neuroint.registry import metrics
 
 NEEDS_REPEATS = False
+RANKS_MODELS = False
 
 
 @metrics.register("poisson_loss_null")

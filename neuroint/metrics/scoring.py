@@ -28,6 +28,11 @@ def needs_repeats(name: str) -> bool:
     return bool(getattr(inspect.getmodule(metrics[name].factory), "NEEDS_REPEATS", False))
 
 
+def ranks_models(name: str) -> bool:
+    """Say whether a higher value means a better model (``RANKS_MODELS``); losses and noise levels cannot select."""
+    return bool(getattr(inspect.getmodule(metrics[name].factory), "RANKS_MODELS", False))
+
+
 def why_unavailable(moments: Moments, name: str) -> str | None:
     """Say that a metric is NaN for every neuron because nothing was repeated; None where that is not the reason."""
     if needs_repeats(name) and not moments.has_repeats:

@@ -10,6 +10,7 @@ from neuroint.metrics.moments import Moments
 from neuroint.registry import metrics
 
 NEEDS_REPEATS = True
+RANKS_MODELS = False
 
 
 @metrics.register("signal_power")

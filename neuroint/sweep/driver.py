@@ -161,7 +161,7 @@ def _claim(folder: Path, sweep: SweepConfig, resume: bool) -> None:
     file = folder / "sweep.yaml"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(dump(sweep))
+        file.write_text(dump(sweep), encoding="utf-8")
         return
     if not resume:
         raise ValueError(f"{folder} holds a sweep already; add --resume to go on with it, or give another --name")
