@@ -19,7 +19,6 @@ from neuroint.modules.selection import refuse_subset
 from neuroint.registry import Count, Fact, Positive, normalizations
 
 SILENT = 0.05  # responses per bin: the least semi-saturation at the start
-START = math.log(math.expm1(0.05))  # softplus of it is .05: pools start weak, near the model without one
 
 
 @normalizations.register("population_pool")
@@ -38,8 +37,8 @@ class PopulationPool(nn.Module):
     is r, and any other link still covers its whole range. Sigma and r are in responses per bin, n lies in (1, 4),
     alpha and gamma are without unit.
 
-    It starts at n = 2, alpha = gamma = .05, uniform weights, sigma at the neuron's mean response, and A such that a
-    neuron at its sigma keeps its drive. Cost grows with neurons x k x frames.
+    It starts at n = 2, alpha = gamma = ``initial_strength``, uniform weights, sigma at the neuron's mean response, and
+    A such that a neuron at its sigma keeps its drive. Cost grows with neurons x k x frames.
 
     Its null for *pooling* is itself with strength 0 (the same static nonlinearity); the null of the stage is ``none``.
     A fit to data without a pool still returns positive strengths: compare them with fits to such data.
@@ -48,6 +47,8 @@ class PopulationPool(nn.Module):
         neighbors: k, how many nearest other neurons may enter the weighted pool.
         distance_bases: radial bases of distance, 0 to ``range_um``.
         range_um: where the last base is centered.
+        initial_strength: alpha and gamma at the start; .05 is near the model without a pool, and a strong pool is found
+            sooner from a stronger start.
 
     Raises:
         ValueError: fewer than two neurons, a subset of neurons, or no embedding in the context.
@@ -70,6 +71,7 @@ class PopulationPool(nn.Module):
         neighbors: Count = 32,
         distance_bases: Count = 4,
         range_um: Positive = 450.0,
+        initial_strength: Positive = 0.05,
     ) -> None:
         super().__init__()
         indices, distances = nearest_neighbors(positions_um, neighbors)
@@ -81,8 +83,9 @@ class PopulationPool(nn.Module):
         sigma = torch.tensor(np.maximum(mean_responses, SILENT), dtype=torch.float32)
         self.log_sigma = nn.Parameter(sigma.log())
         self.log_gain = nn.Parameter(-sigma.log())  # sigma^(1 - n) at n = 2
-        self.raw_alpha = nn.Parameter(torch.full((n_neurons,), START))
-        self.raw_gamma = nn.Parameter(torch.tensor(START))
+        start = math.log(math.expm1(initial_strength))
+        self.raw_alpha = nn.Parameter(torch.full((n_neurons,), start))
+        self.raw_gamma = nn.Parameter(torch.tensor(start))
         self.distance_weights = nn.Parameter(torch.zeros(distance_bases))
         self.similarity_weight = nn.Parameter(torch.zeros(()))
 
