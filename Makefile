@@ -24,10 +24,10 @@ demo: demo/data
 	$(BIN)/neuroint run search_spaces/quickstart.yaml --data demo/data --results demo/results
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-fast: .venv/ready
-	$(BIN)/python -m pytest -m "not slow and not ray"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not ray"
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -12,11 +12,11 @@ os.environ.update(
     }
 )
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import pytest
+import torch
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data"
 

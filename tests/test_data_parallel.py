@@ -35,7 +35,8 @@ def trained(rank: int, world_size: int, arm: str, statistics: str) -> dict[str, 
     sessions = [make_session("a", seed=1), make_session("b", seed=2, neurons=4)]
     runtime = ProcessRuntime(rank, world_size)
     fit = prepare(config, sessions, runtime, torch.float64)
-    plan = TrainingPlan(sessions, frames=34, batch_size=4, seed=5, rank=rank, world_size=world_size, steps_per_epoch=STEPS)
+    share = {"rank": rank, "world_size": world_size}
+    plan = TrainingPlan(sessions, frames=34, batch_size=4, seed=5, steps_per_epoch=STEPS, **share)
     losses = torch.zeros(STEPS, dtype=torch.float64)
     fit.training_mode()
     with ClipLoader(sessions) as loader:

@@ -43,6 +43,10 @@ def fit(config, folder, sessions=None, resume_from=None):
     return kept
 
 
+def build(config):
+    return prepare(config, [make_session()], LocalRuntime(), torch.float32)
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "state.pt", weights_only=True)["model"]
 
@@ -153,24 +157,25 @@ def test_weights_that_fit_nowhere_are_refused(tmp_path):
     fit(with_epochs(make_config(), 1), tmp_path)
     other = {"channels": [5, 7]}
     with pytest.raises(ValueError, match="holds no core of this shape"):
-        prepare(make_config(core=other, init={"source": str(tmp_path / "1")}), [make_session()], LocalRuntime(), torch.float32)
+        build(make_config(core=other, init={"source": str(tmp_path / "1")}))
 
 
 def test_a_missing_source_of_weights_is_named(tmp_path):
     with pytest.raises(ValueError, match="does not exist; give a run's folder"):
-        prepare(make_config(init={"source": str(tmp_path / "no")}), [make_session()], LocalRuntime(), torch.float32)
+        build(make_config(init={"source": str(tmp_path / "no")}))
 
 
 def test_freezing_everything_is_refused():
     frozen = dict.fromkeys(("core", "readout", "normalization", "interaction"), "frozen")
     with pytest.raises(ValueError, match="nothing is left to train"):
-        prepare(make_config(init=frozen), [make_session()], LocalRuntime(), torch.float32)
+        build(make_config(init=frozen))
 
 
 def test_subsampling_neurons_is_refused_where_they_read_each_other():
-    config = make_config("pool", train={"neurons_per_step": 3}, arms={"none": {}, "pool": {"normalization": "population_pool"}})
+    arms = {"none": {}, "pool": {"normalization": "population_pool"}}
+    config = make_config("pool", train={"neurons_per_step": 3}, arms=arms)
     with pytest.raises(ValueError, match="drops neurons that"):
-        prepare(config, [make_session()], LocalRuntime(), torch.float32)
+        build(config)
 
 
 def test_scoring_reads_every_neuron_of_a_test_tier(tmp_path):
@@ -182,6 +187,8 @@ def test_scoring_reads_every_neuron_of_a_test_tier(tmp_path):
 
 
 def test_bfloat16_trains_to_finite_numbers(tmp_path):
-    metrics = fit(with_epochs(make_config("own_past", train={"precision": "bfloat16", "frames": 38}), 1), tmp_path).metrics
+    metrics = fit(
+        with_epochs(make_config("own_past", train={"precision": "bfloat16", "frames": 38}), 1), tmp_path
+    ).metrics
     assert np.isfinite(metrics[0]["train_loss"])
     assert np.isfinite(metrics[0]["validation_score"])

@@ -34,7 +34,9 @@ class Noise:
         return Clip(responses=responses[crop], stimulus=video[crop], **given)
 
 
-def make_session(name: str = "one", *, neurons: int = 6, seed: int = 0, train: int = 6, behavior: bool = True) -> Session:
+def make_session(
+    name: str = "one", *, neurons: int = 6, seed: int = 0, train: int = 6, behavior: bool = True
+) -> Session:
     """Six training clips, and two stimuli shown twice in each of the other tiers."""
     tiers = (TRAIN,) * train + (VALIDATION,) * 4 + (DEV_TEST,) * 4 + (FINAL_TEST,) * 4
     stimuli = (*range(train), *(train + tier * 2 + s for tier in range(3) for s in (0, 1, 0, 1)))
@@ -60,7 +62,12 @@ def make_sweep(**changes: object) -> SweepConfig:
     raw: dict = {
         "name": "test",
         "seed": 3,
-        "core": {"name": "factorized_conv3d", "channels": [3, 4], "spatial_kernels": [3, 3], "temporal_kernels": [3, 2]},
+        "core": {
+            "name": "factorized_conv3d",
+            "channels": [3, 4],
+            "spatial_kernels": [3, 3],
+            "temporal_kernels": [3, 2],
+        },
         "readout": {"name": "gaussian", "sampling": True},
         "optimizer": {"name": "adamw", "learning_rate": 0.01},
         "train": {"epochs": 3, "frames": 20, "batch_size": 4, "patience": 9},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -36,7 +37,7 @@ class LeakCertificate:
         """Whether nothing forbidden was read."""
         return self.future_difference == self.future_jacobian == self.clip_mixing == 0.0
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """Plain data for the run's record."""
         return asdict(self) | {"passed": self.passed}
 
@@ -110,4 +111,4 @@ def _refill_frames(inputs: Inputs, cut: int, generator: torch.Generator) -> Inpu
 
 
 def _refill_clips(inputs: Inputs, generator: torch.Generator) -> Inputs:
-    return replace(inputs.map(lambda x: torch.cat([x[:1], _noise_like(x[1:], generator)], dim=0)))
+    return inputs.map(lambda x: torch.cat([x[:1], _noise_like(x[1:], generator)], dim=0))
