@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,15 @@ def evaluate(
     """
     model.eval()
     settings = (frames_at_once, chunk_frames, dtype, rows)
-    return {s.name: _gather(_moments(model, loader, s, tier, runtime, *settings), runtime) for s in loader.sessions}
+    return {s.name: _gather(_found(model, loader, s, tier, runtime, *settings), runtime) for s in loader.sessions}
+
+
+def _found(*arguments: Any) -> Moments | DivergedError | None:
+    """This worker's moments, or why it has none: the other workers wait for its answer."""
+    try:
+        return _moments(*arguments)
+    except DivergedError as error:
+        return error
 
 
 def _moments(
@@ -115,10 +124,13 @@ def pooled_mean(scores: Scores) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def _gather(moments: Moments | None, runtime: Runtime) -> Moments:
-    """Put the workers' stimuli together; a worker may have had none."""
-    parts: list[Moments | None] = [moments]
+def _gather(moments: Moments | DivergedError | None, runtime: Runtime) -> Moments:
+    """Put the workers' stimuli together; a worker may have had none, and if one diverged, all have."""
+    parts: list[Moments | DivergedError | None] = [moments]
     if runtime.world_size > 1:
         parts = [None] * runtime.world_size
         torch.distributed.all_gather_object(parts, moments)
-    return concatenate([part for part in parts if part is not None])
+    for part in parts:
+        if isinstance(part, DivergedError):
+            raise part
+    return concatenate([part for part in parts if isinstance(part, Moments)])

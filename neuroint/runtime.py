@@ -80,6 +80,7 @@ class TrainWorkerRuntime:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
+        self._fetched = tempfile.TemporaryDirectory(prefix="neuroint-")
 
     def report(self, metrics: dict[str, Any], folder: Path | None) -> None:
         """Wait for all workers; rank 0's metrics and checkpoint count."""
@@ -93,7 +94,7 @@ class TrainWorkerRuntime:
         import ray.train
 
         found = ray.train.get_checkpoint()
-        return Path(found.to_directory(tempfile.mkdtemp(prefix="neuroint-"))) if found else None
+        return Path(found.to_directory(self._fetched.name)) if found else None
 
 
 def fit_on_workers(
@@ -129,7 +130,7 @@ def fit_on_workers(
             storage_path=storage,
             callbacks=callbacks,
             failure_config=FailureConfig(max_failures=max_failures, controller_failure_limit=1),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),  # a stopped trial's last one must outlive the next
         ),
     ).fit()
 

@@ -16,9 +16,9 @@ from neuroint.data.base import VALIDATION, Session
 from neuroint.data.loader import ClipLoader
 from neuroint.data.plan import TrainingPlan
 from neuroint.fit import prepare
-from neuroint.model import build_model, facts_of
+from neuroint.model import PopulationModel, build_model, facts_of
 from neuroint.runtime import LocalRuntime
-from neuroint.sweep.samplers import grid_size
+from neuroint.sweep.samplers import ARMS, REFERENCE, budget, runs_planned
 from neuroint.train import DTYPES, training_step
 
 BACKWARD_FACTOR = 3  # a training step costs about three forward passes; validation one
@@ -70,7 +70,7 @@ def summarize_arms(sweep: SweepConfig, sessions: list[Session]) -> list[ArmSumma
         try:
             _check_metrics(sweep, sessions)
             model = build_model(config.specs, facts_of(sessions))
-            _check_frames(config, sessions, model.lost_frames)
+            _check_frames(config, sessions, model)
         except ValueError as error:
             faults.append(f"arm '{arm}': {error}")
             continue
@@ -95,8 +95,7 @@ def plan_arm(sweep: SweepConfig, arm: str, sessions: list[Session]) -> ArmPlan:
             values = {path: config.flat().get(path) for path in sweep.arms[arm].distributions}
             raise PlanError(f"arm '{arm}' with {values}: {error}") from error
     worst = {key: max(m[key] for m in measured) for key in measured[0]}
-    trials = _trials(sweep, arm)
-    runs = trials + sweep.confirm.top * sweep.confirm.seeds
+    runs = runs_planned(sweep, arm)
     config = next(_corners(sweep, arm))
     seconds = worst["seconds"] * worst["steps"] * (1 + _validation_share(config, sessions)) * config.train.epochs
     return ArmPlan(
@@ -104,7 +103,7 @@ def plan_arm(sweep: SweepConfig, arm: str, sessions: list[Session]) -> ArmPlan:
         information=measured[0]["information"],
         parameters=worst["parameters"],
         flops_per_step=worst["flops"],
-        trials=trials,
+        trials=sum(budget(sweep, arm, stage) for stage in (REFERENCE, ARMS)),
         corners=len(measured),
         seconds_per_step=worst["seconds"],
         steps_per_epoch=worst["steps"],
@@ -164,23 +163,19 @@ def _validation_share(config: TrialConfig, sessions: list[Session]) -> float:
     return validated / (BACKWARD_FACTOR * trained)
 
 
-def _trials(sweep: SweepConfig, arm: str) -> int:
-    search = sweep.search
-    size = grid_size(sweep.arms[arm].distributions) if search.sampler == "grid" else search.trials
-    return size + (search.reference_trials if arm == sweep.reference else 0)
-
-
-def _check_frames(config: TrialConfig, sessions: list[Session], lost_frames: int) -> None:
-    """Refuse cores that consume more frames than a crop has or than scores leave out."""
-    if config.train.frames <= lost_frames:
-        raise ValueError(
-            f"train.frames is {config.train.frames}, but the core consumes {lost_frames}; set it to at least "
-            f"{lost_frames + 1}"
-        )
+def _check_frames(config: TrialConfig, sessions: list[Session], model: PopulationModel) -> None:
+    """Refuse models that consume or discard more frames than a crop has, or consume more than scores leave out."""
+    lost = model.lost_frames
     for session in sessions:
-        if session.scored_from < lost_frames:
+        burn_in = model.burn_in(session.name)
+        if config.train.frames <= lost + burn_in:
             raise ValueError(
-                f"the core consumes {lost_frames} frames, but session '{session.name}' is scored from frame "
+                f"train.frames is {config.train.frames}, but the core consumes {lost} and recurrent stages discard "
+                f"{burn_in} (their memory); set it to at least {lost + burn_in + 1}, or choose a shorter memory"
+            )
+        if session.scored_from < lost:
+            raise ValueError(
+                f"the core consumes {lost} frames, but session '{session.name}' is scored from frame "
                 f"{session.scored_from} on; use shorter kernels, or let the data be scored later"
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,17 +15,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from neuroint.config import SweepConfig
-from neuroint.sweep.samplers import grid_size
-from neuroint.tracking.journal import Journal
+from neuroint.data.base import DEV_TEST, FINAL_TEST
+from neuroint.sweep.samplers import runs_planned
+from neuroint.sweep.selection import METRIC
+from neuroint.tracking.journal import Journal, SweepRecord
 
 Event = dict[str, Any]
+Display = tuple[Callable[[Event], None], Callable[[], None]]  # shows an event; closes
 POLL_S = 0.2
 
 
 @contextmanager
 def follow(journal: Path, style: str, sweep: SweepConfig) -> Iterator[None]:
     """Show events that are appended while the body runs."""
-    show, close = STYLES[style](sweep)
+    show, close = STYLES[style](sweep, SweepRecord.from_journal(journal))
     stop = threading.Event()
     thread = threading.Thread(target=_watch, args=(Journal(journal), show, stop), daemon=True, name="neuroint-progress")
     thread.start()
@@ -46,7 +50,7 @@ def _watch(journal: Journal, show: Callable[[Event], None], stop: threading.Even
                 show(event)
 
 
-def _lines(sweep: SweepConfig) -> tuple[Callable[[Event], None], Callable[[], None]]:
+def _lines(sweep: SweepConfig, record: SweepRecord) -> Display:
     def show(event: Event) -> None:
         text = LINES.get(event["kind"])
         if text is not None:
@@ -55,41 +59,36 @@ def _lines(sweep: SweepConfig) -> tuple[Callable[[Event], None], Callable[[], No
     return show, lambda: None
 
 
-def _json(sweep: SweepConfig) -> tuple[Callable[[Event], None], Callable[[], None]]:
-    return lambda event: print(json.dumps(event), flush=True), lambda: None
+def _json(sweep: SweepConfig, record: SweepRecord) -> Display:
+    def show(event: Event) -> None:
+        metrics = {name: value if math.isfinite(value) else None for name, value in event.get("metrics", {}).items()}
+        print(json.dumps({**event, **({"metrics": metrics} if metrics else {})}), flush=True)
+
+    return show, lambda: None
 
 
-def _quiet(sweep: SweepConfig) -> tuple[Callable[[Event], None], Callable[[], None]]:
+def _quiet(sweep: SweepConfig, record: SweepRecord) -> Display:
     return lambda event: None, lambda: None
 
 
-def _bars(sweep: SweepConfig) -> tuple[Callable[[Event], None], Callable[[], None]]:
-    """One bar per arm, counting runs; the text shows the best validation score so far."""
+def _bars(sweep: SweepConfig, record: SweepRecord) -> Display:
+    """One bar per arm, counting runs that ended; the text shows the best validation score so far."""
     columns = (TextColumn("{task.description:>24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bars = Progress(*columns, TextColumn("{task.fields[score]}"), console=Console(file=sys.stderr))
-    tasks = {arm: bars.add_task(arm, total=_runs(sweep, arm), score="") for arm in sweep.arms}
-    arm_of: dict[str, str] = {}
-    best: dict[str, float] = {}
+    tasks = {arm: bars.add_task(arm, total=runs_planned(sweep, arm), score="") for arm in sweep.arms}
 
     def show(event: Event) -> None:
-        if event["kind"] == "run_started":
-            arm_of[event["run"]] = event["arm"]
-        if event["kind"] == "epoch" and event["run"] in arm_of:
-            arm = arm_of[event["run"]]
-            best[arm] = max(best.get(arm, -1.0), event["metrics"].get("validation_score", -1.0))
-            bars.update(tasks[arm], score=f"best validation {best[arm]:.3f}")
-        if event["kind"] == "run_finished" and event["run"] in arm_of:
-            bars.advance(tasks[arm_of.pop(event["run"])])
+        if event["kind"] not in SHOWN_AS_BARS:
+            return
+        record.apply(event)
+        arm = record.runs[event["run"]].arm
+        runs = [run for run in record.runs.values() if run.arm == arm]
+        best = max((metrics.get(METRIC, -1.0) for run in runs for metrics in run.epochs.values()), default=-1.0)
+        ended = sum(run.status != "running" for run in runs)
+        bars.update(tasks[arm], completed=ended, score=f"best validation {best:.3f}")
 
     bars.start()
     return show, bars.stop
-
-
-def _runs(sweep: SweepConfig, arm: str) -> int:
-    search = sweep.search
-    trials = grid_size(sweep.arms[arm].distributions) if search.sampler == "grid" else search.trials
-    first = search.reference_trials if arm == sweep.reference else 0
-    return first + trials + sweep.confirm.top * sweep.confirm.seeds
 
 
 def _epoch_line(event: Event) -> str:
@@ -99,22 +98,21 @@ def _epoch_line(event: Event) -> str:
 
 
 def _end_line(event: Event) -> str:
-    scored = event["metrics"].get("best_validation_score")
-    last = (event["message"] or "").strip().splitlines()[-1:] if event["status"] != "finished" else []
-    return (
-        f"{event['run']:<28} {event['status']}"
-        + (f"  best {scored:.4f}" if scored is not None else "")
-        + "".join(f"  {line}" for line in last)
-    )
+    best, message = event["metrics"].get(METRIC), (event["message"] or "").strip().splitlines()
+    scored = "" if best is None else f"  best {best:.4f}"
+    tests = [f"  {name} {event['metrics'][name]:.4f}" for name in HEADLINES if name in event["metrics"]]
+    why = f"  {message[-1]}" if message and event["status"] in ("failed", "diverged") else ""
+    return f"{event['run']:<28} {'scored' if tests else event['status']}{scored}{''.join(tests)}{why}"
 
 
+HEADLINES = [f"{tier}/single_trial_correlation" for tier in (DEV_TEST, FINAL_TEST)]
+SHOWN_AS_BARS = ("run_started", "epoch", "run_finished")
 LINES: dict[str, Callable[[Event], str]] = {
     "epoch": _epoch_line,
     "run_finished": _end_line,
     "test_read": lambda e: f"{e['run']:<28} read {e['tier']} ({e['reason']})",
-    "sweep_finished": lambda e: f"sweep {e['status']} {e['message'] or ''}".strip(),
 }
-STYLES: dict[str, Callable[[SweepConfig], tuple[Callable[[Event], None], Callable[[], None]]]] = {
+STYLES: dict[str, Callable[[SweepConfig, SweepRecord], Display]] = {
     "lines": _lines,
     "bars": _bars,
     "json": _json,

@@ -1,57 +1,145 @@
-"""Hand an arm's search space to Optuna, and tell Optuna truthfully how trials ended."""
+"""Propose runs to Ray Tune: an arm's search space through Optuna, or a list of configurations to confirm.
+
+A study's journal file and the sweep's journal are all that is remembered of a search, so a sweep whose driver was
+killed goes on from them: runs that had begun are proposed again under their names, and nothing is proposed twice.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
-from ray.tune.search.optuna import OptunaSearch
+from optuna.trial import FrozenTrial, Trial, TrialState
+from ray.tune.search import Searcher
 
 from neuroint import registry
-from neuroint.config import Distribution, SweepConfig
+from neuroint.config import Distribution, SweepConfig, TrialConfig
 from neuroint.registry import Choice
 from neuroint.seeding import derive
-from neuroint.sweep.samplers import labels
+from neuroint.sweep.outcome import status_of
+from neuroint.sweep.samplers import budget, combinations, is_grid, labels
 from neuroint.sweep.selection import METRIC
+from neuroint.tracking.journal import SweepRecord
+
+TOLD = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # anything else has failed
 
 
-@dataclass(frozen=True)
-class ArmSpace:
-    """Draw a configuration of one arm from an Optuna trial; only this arm's parameters exist in its study."""
+class Source(Protocol):
+    """Where configurations come from."""
+
+    def left(self) -> int:
+        """How many are still to be proposed."""
+        ...
+
+    def ask(self) -> TrialConfig:
+        """Propose the next one."""
+        ...
+
+    def report(self, key: str, epoch: int, score: float) -> None:
+        """Learn a validation score of a run on its way."""
+        ...
+
+    def tell(self, key: str, status: str, score: float) -> None:
+        """Learn how a run ended."""
+        ...
+
+
+@dataclass
+class Jobs:
+    """Proposes given configurations, in order, and learns nothing."""
+
+    waiting: list[TrialConfig]
+
+    def left(self) -> int:
+        """How many are still to be proposed."""
+        return len(self.waiting)
+
+    def ask(self) -> TrialConfig:
+        """Propose the next one."""
+        return self.waiting.pop(0)
+
+    def report(self, key: str, epoch: int, score: float) -> None:
+        """Learn nothing."""
+
+    def tell(self, key: str, status: str, score: float) -> None:
+        """Learn nothing."""
+
+
+@dataclass
+class ArmStudy:
+    """Proposes an arm's configurations from an Optuna study of its own, in which only this arm's parameters exist.
+
+    A stopped run is told as pruned, a failed or diverged one as failed. Every proposal has a sampler seeded by its
+    number, so that what is proposed does not depend on interruptions.
+    """
 
     sweep: SweepConfig
     arm: str
-    phase: str
-    seed: int
+    stage: str
+    study: optuna.Study
+    again: list[int] = field(default_factory=list)  # numbers of Optuna trials whose runs had begun and never ended
 
-    def __call__(self, trial: Any) -> dict[str, str]:
-        """Suggest a value for every searched choice; return the resolved configuration as JSON."""
-        values = {path: SUGGEST[d.kind](trial, path, d) for path, d in self.sweep.arms[self.arm].distributions.items()}
-        key = f"{self.phase}-{trial.number:04d}"
-        job = self.sweep.trial(self.arm, values, key=key, phase="tune", seed=self.seed)
-        return {"job": json.dumps(job.to_dict())}
+    def left(self) -> int:
+        """How many are still to be proposed."""
+        return len(self.again) + max(0, budget(self.sweep, self.arm, self.stage) - len(self._begun()))
 
-    def point(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Translate known values into what Optuna enqueues; values out of range are left to the sampler."""
+    def ask(self) -> TrialConfig:
+        """Suggest a value for every searched choice, and resolve them into a configuration."""
+        if self.again:
+            trial = Trial(self.study, self.study.trials[self.again.pop(0)]._trial_id)
+        else:
+            seed = derive(self.sweep.seed, "sampler", self.stage, self.arm, len(self._begun())) % 2**32
+            self.study.sampler = registry.samplers[self.sweep.search.sampler].build({}, {"seed": seed})
+            trial = self.study.ask()
         space = self.sweep.arms[self.arm].distributions
-        kept = {path: value for path, value in values.items() if path in space and value in space[path]}
-        return {path: json.dumps(v) if space[path].kind == "choice" else v for path, v in kept.items()}
+        values = {path: SUGGEST[d.kind](trial, path, d) for path, d in space.items()}
+        seed = derive(self.sweep.seed, "tune")
+        return self.sweep.trial(self.arm, values, key=self._key(trial.number), phase="tune", seed=seed)
+
+    def report(self, key: str, epoch: int, score: float) -> None:
+        """Keep a score in the study: the sampler learns from runs that were stopped, too."""
+        trial = self.study.trials[self._number(key)]
+        if math.isfinite(score) and epoch not in trial.intermediate_values and not trial.state.is_finished():
+            Trial(self.study, trial._trial_id).report(score, epoch)
+
+    def tell(self, key: str, status: str, score: float) -> None:
+        """Tell the study how a run ended; one without a score has failed, whatever else it did."""
+        state = TOLD.get(status, TrialState.FAIL) if math.isfinite(score) else TrialState.FAIL
+        value = score if state == TrialState.COMPLETE else None
+        self.study.tell(self._number(key), value, state=state, skip_if_finished=True)
+
+    def take_up(self, record: SweepRecord) -> None:
+        """Compare the study with what the journal says of its runs, after an interruption."""
+        for trial in self._begun():
+            run = record.runs.get(self._key(trial.number))
+            if run is None or run.status == "running":
+                self.again.append(trial.number)
+            else:
+                self.tell(run.key, run.status, run.metrics.get(METRIC, math.nan))
+
+    def _begun(self) -> list[FrozenTrial]:
+        return [trial for trial in self.study.trials if trial.state != TrialState.WAITING]
+
+    def _key(self, number: int) -> str:
+        return f"{self.stage}-{self.arm}-{number:04d}"
+
+    def _number(self, key: str) -> int:
+        return int(key.rsplit("-", 1)[1])
 
 
 def _choice(trial: Any, path: str, found: Distribution) -> Any:
     return json.loads(trial.suggest_categorical(path, labels(found)))
 
 
-SUGGEST = {
+SUGGEST: dict[str, Callable[[Any, str, Distribution], Any]] = {
     "choice": _choice,
     "uniform": lambda trial, path, d: trial.suggest_float(path, *d.values),
     "loguniform": lambda trial, path, d: trial.suggest_float(path, *d.values, log=True),
@@ -59,60 +147,97 @@ SUGGEST = {
 }
 
 
-class ArmSearch(OptunaSearch):
-    """Ray's Optuna searcher, except that a stopped trial is told as pruned and a failed or diverged one as failed.
-
-    Ray tells stopped trials as complete, and a NaN leaves a trial running for ever, which repels the sampler.
-    """
-
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the study how a trial ended."""
-        if trial_id in self._completed_trials:
-            return
-        self._completed_trials.add(trial_id)
-        study, trial = cast(optuna.Study, self._ot_study), self._ot_trials[trial_id]
-        value = (result or {}).get(METRIC)
-        if error or value is None or not math.isfinite(value):
-            study.tell(trial, state=TrialState.FAIL)
-        elif result and result.get("finished"):
-            study.tell(trial, float(value))
-        else:
-            study.tell(trial, state=TrialState.PRUNED)
-
-
-def make_search(sweep: SweepConfig, arm: str, folder: Path, points: list[dict[str, Any]]) -> ArmSearch:
-    """Open an arm's study in a journal file of its own and enqueue the given points."""
+def open_study(sweep: SweepConfig, arm: str, stage: str, folder: Path, optimum: Mapping[str, Any]) -> ArmStudy:
+    """Open an arm's study of one stage in a file of its own, and enqueue where the search begins."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    space = ArmSpace(sweep, arm, folder.name, derive(sweep.seed, "tune"))
-    distributions = sweep.arms[arm].distributions
-    facts = {"seed": derive(sweep.seed, "sampler", folder.name) % 2**32, "space": distributions}
-    digest = hashlib.sha256(repr(sorted(distributions.items())).encode()).hexdigest()[:12]
-    return ArmSearch(
-        space,
-        metric=METRIC,
-        mode="max",
-        points_to_evaluate=[space.point(point) for point in points],
-        sampler=registry.samplers[sweep.search.sampler].build({}, facts),
-        study_name=f"{sweep.name}-{folder.name}-{arm}-{digest}",
-        storage=JournalStorage(JournalFileBackend(str(folder.with_suffix(".optuna")))),
+    space = sweep.arms[arm].distributions
+    digest = hashlib.sha256(repr(sorted(space.items())).encode()).hexdigest()[:12]
+    file = folder / f"{stage}-{arm}.optuna"
+    file.with_name(f"{file.name}.lock").unlink(missing_ok=True)  # left by a killed driver; there is one driver
+    study = optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(file))),
+        study_name=f"{sweep.name}-{stage}-{arm}-{digest}",
+        direction="maximize",
+        load_if_exists=True,
     )
+    for point in start_points(sweep, arm, optimum):
+        study.enqueue_trial(point, skip_if_exists=True)
+    return ArmStudy(sweep, arm, stage, study)
 
 
 def start_points(sweep: SweepConfig, arm: str, optimum: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List where an arm's search begins: the reference's optimum with the arm's own defaults, then the given points."""
-    own = {}
-    for path, distribution in sweep.arms[arm].distributions.items():
-        default = _default(sweep, arm, path)
-        if path not in optimum and default is not None and default.default in distribution:
-            own[path] = default.default
-    first = [{**own, **optimum}] if optimum else []
-    return [point for point in [*first, *sweep.search.points] if point]
+    """List where an arm's search begins, as Optuna enqueues it.
+
+    First the reference's optimum with the arm's own defaults, then the given points, then every combination if all are
+    tried. Values out of range are left to the sampler.
+    """
+    space = sweep.arms[arm].distributions
+    own = {path: _default(sweep, arm, path) for path in space if optimum and path not in optimum}
+    points = [_spelled(space, point) for point in [{**own, **optimum}, *sweep.search.points]]
+    if is_grid(sweep):
+        whole = [point for point in points if len(point) == len(space)]
+        points = whole + [_spelled(space, point) for point in combinations(space, sweep.seed)]
+    return [point for point in points if point]
 
 
-def _default(sweep: SweepConfig, arm: str, path: str) -> Choice | None:
+def _spelled(space: Mapping[str, Distribution], point: Mapping[str, Any]) -> dict[str, Any]:
+    known = {path: space[path].spelled(value) for path, value in point.items() if path in space}
+    return {
+        path: json.dumps(found[0]) if space[path].kind == "choice" else found[0]
+        for path, found in known.items()
+        if found
+    }
+
+
+def _default(sweep: SweepConfig, arm: str, path: str) -> Any:
     from neuroint.config.settings import SPECS, section
 
     key, _, option = path.partition(".")
     tree = sweep.arms[arm].tree
     component = SPECS[key][tree[key]["name"]] if key in SPECS else section(key)
-    return component.choices.get(option)
+    choice: Choice | None = component.choices.get(option)
+    return choice.default if choice else None
+
+
+class Proposals(Searcher):
+    """Hands Ray Tune what sources propose, one source after the other, and passes on what became of it.
+
+    Args:
+        sources: asked in this order.
+        resume_from: folder of the last checkpoint of a run that had begun, by key.
+    """
+
+    def __init__(self, sources: list[Any], resume_from: Callable[[str], str | None]) -> None:
+        super().__init__(metric=METRIC, mode="max")
+        self.sources, self.resume_from = sources, resume_from
+        self.asked: dict[str, tuple[Source, str]] = {}
+
+    def left(self) -> int:
+        """How many runs are still to be proposed."""
+        return sum(source.left() for source in self.sources)
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """Propose the next run; Tune asks as often as there were runs left."""
+        source = next(source for source in self.sources if source.left())
+        job = source.ask()
+        self.asked[trial_id] = source, job.key
+        return {"job": json.dumps(job.to_dict()), "resume_from": self.resume_from(job.key)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Pass on an epoch's score."""
+        source, key = self.asked[trial_id]
+        source.report(key, int(result["epoch"]), float(result[METRIC]))
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Pass on how a run ended."""
+        source, key = self.asked[trial_id]
+        if result and METRIC in result:
+            source.report(key, int(result["epoch"]), float(result[METRIC]))
+        source.tell(key, "failed" if error else status_of(result or {}), float((result or {}).get(METRIC, math.nan)))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Write nothing: studies and journal hold all there is to know."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Read nothing."""

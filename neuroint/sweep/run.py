@@ -1,34 +1,34 @@
-"""Carry a sweep through its phases: search the reference, search every arm, confirm, score.
+"""Carry a sweep through its phases: search the reference, search every arm, confirm.
 
-Each phase is one Tune experiment under ``<sweep>/ray``; a file ``<phase>.done`` marks it finished, so that an
-interrupted sweep goes on where it stopped. What is known about runs is read back from the journal alone.
+Each phase is one Tune experiment, in which all arms share the processes. Tune is told nothing of earlier attempts: what
+is left to do follows from the sweep's journal and from the arms' studies, so an interrupted sweep goes on where it
+stopped.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
+from ray.tune.schedulers import FIFOScheduler
 
-from neuroint.config import Distribution, SweepConfig, TrainConfig
+from neuroint.config import Resources, SweepConfig, TrialConfig
 from neuroint.seeding import derive
-from neuroint.sweep.proposals import make_search, start_points
-from neuroint.sweep.samplers import grid_size
-from neuroint.sweep.selection import METRIC, best_runs
-from neuroint.sweep.trial import run_trial
-from neuroint.sweep.watch import Watch, fail_run, finish_run, run_key
+from neuroint.sweep.outcome import refusal_behind
+from neuroint.sweep.proposals import Jobs, Proposals, open_study
+from neuroint.sweep.samplers import ARMS, REFERENCE, budget
+from neuroint.sweep.selection import ArmError, best_runs
+from neuroint.sweep.stopping import make_stopping
+from neuroint.sweep.trial import job_of, run_trial
+from neuroint.sweep.watch import RunFiles, Watch
 from neuroint.tracking.journal import RunRecord, SweepRecord
 
 TRIAL_FAILURES = 1  # a killed process is tried again from its checkpoint; a fault of the configuration fails twice
-
-
-class InterruptedSweepError(RuntimeError):
-    """Stopped from outside before all trials ended; the sweep can be resumed."""
+CONFIRM = "confirm"
 
 
 @dataclass(frozen=True)
@@ -48,23 +48,26 @@ class Sweeper:
     capacity: Mapping[str, float]
 
     def search(self) -> None:
-        """Search the reference arm, then give every arm the same further number of trials from its optimum."""
-        budget, reference = self.sweep.search, self.sweep.reference
-        if budget.reference_trials:
-            self._search_arm(f"reference-{reference}", reference, budget.reference_trials, {})
-        optimum = self._values(best_runs(self.record(), reference)[0]) if budget.reference_trials else {}
-        for arm in self._arms():
-            self._search_arm(f"arm-{arm}", arm, budget.trials, optimum)
+        """Search the reference arm, then give every arm the same further number of trials from its optimum.
+
+        Raises:
+            ArmError: no run of the reference arm is usable, so the others have nothing to start from.
+        """
+        reference, optimum = self.sweep.reference, {}
+        if budget(self.sweep, reference, REFERENCE):
+            self._search_stage(REFERENCE, [reference], optimum)
+            optimum = self._values(best_runs(self.record(), reference, REFERENCE)[0])
+        self._search_stage(ARMS, self._arms(), optimum)
 
     def confirm(self) -> None:
-        """Retrain the best configurations of every arm with fresh seeds, the same ones in all arms."""
-        jobs = []
-        for arm in self._arms():
-            for index, run in enumerate(best_runs(self.record(), arm)[: self.sweep.confirm.top]):
-                jobs += [self._confirm_job(arm, index, run, k) for k in range(self.sweep.confirm.seeds)]
-        self._experiment(
-            "confirm", {"job": tune.grid_search(jobs)}, tune.TuneConfig(max_concurrent_trials=self._at_once())
-        )
+        """Retrain the best configurations of every arm with fresh seeds, the same ones in all arms.
+
+        What failed is tried again, unless a test was read for its arm: then what represents the arm is settled.
+        """
+        record = self.record()
+        settled = {record.runs[read["run"]].arm for read in record.test_reads}
+        jobs = [job for arm in self._arms() if arm not in settled for job in self._confirm_jobs(record, arm)]
+        self._experiment(CONFIRM, Proposals([Jobs(jobs)], self._files().resume_from), FIFOScheduler(), record)
 
     def record(self) -> SweepRecord:
         """What the journal says by now."""
@@ -77,90 +80,76 @@ class Sweeper:
     def _values(self, run: RunRecord) -> dict[str, Any]:
         return {path: run.params[path] for path in self.sweep.arms[run.arm].distributions}
 
-    def _confirm_job(self, arm: str, index: int, run: RunRecord, k: int) -> str:
-        seed = derive(self.sweep.seed, "confirm", k)
-        key = f"confirm-{arm}-c{index}-s{k}"
-        return json.dumps(self.sweep.trial(arm, self._values(run), key=key, phase="confirm", seed=seed).to_dict())
+    def _search_stage(self, stage: str, arms: list[str], optimum: Mapping[str, Any]) -> None:
+        record, files = self.record(), self._files()
+        studies = [open_study(self.sweep, arm, stage, files.ray, optimum) for arm in arms]
+        for study in studies:
+            study.take_up(record)
+        stopping = make_stopping(self.sweep, stage, record)
+        self._experiment(stage, Proposals(studies, files.resume_from), stopping, record)
 
-    def _search_arm(self, phase: str, arm: str, trials: int, optimum: Mapping[str, Any]) -> None:
-        distributions = self.sweep.arms[arm].distributions
-        trials = grid_size(distributions) if self.sweep.search.sampler == "grid" else trials
-        search = make_search(self.sweep, arm, self._ray_folder() / phase, start_points(self.sweep, arm, optimum))
-        config = tune.TuneConfig(
-            num_samples=trials,
-            search_alg=search,
-            scheduler=self._scheduler(),
-            reuse_actors=True,
-            max_concurrent_trials=self._at_once(),
-        )
-        self._experiment(phase, {}, config)
+    def _confirm_jobs(self, record: SweepRecord, arm: str) -> list[TrialConfig]:
+        """The runs of an arm that are to be confirmed and did not end yet; none of an arm without a usable trial."""
+        try:
+            best = best_runs(record, arm)[: self.sweep.confirm.top]
+        except ArmError:
+            return []  # its reason is told when the arms are scored
+        found = [self._confirm_job(arm, i, run, k) for i, run in enumerate(best) for k in range(self._seeds())]
+        ended = {run.key for run in record.runs.values() if run.status in ("finished", "diverged")}
+        return [job for job in found if job.key not in ended]
 
-    def _scheduler(self) -> ASHAScheduler | None:
-        """Stop what is worse than others of its arm at the same epoch; never what has run its full length."""
-        search, epochs = self.sweep.search, self._longest()
-        if not search.asha or search.grace_epochs >= epochs:
-            return None
-        return ASHAScheduler(
-            time_attr="epoch",
-            metric=METRIC,
-            mode="max",
-            max_t=epochs + 1,
-            grace_period=search.grace_epochs,
-            reduction_factor=search.reduction_factor,
-            stop_last_trials=False,
-        )
+    def _seeds(self) -> int:
+        return self.sweep.confirm.seeds
 
-    def _longest(self) -> int:
-        asked = [arm.tree["train"].get("epochs", TrainConfig.epochs) for arm in self.sweep.arms.values()]
-        return max(max(e.values) if isinstance(e, Distribution) else int(e) for e in asked)
+    def _confirm_job(self, arm: str, index: int, run: RunRecord, k: int) -> TrialConfig:
+        seed = derive(self.sweep.seed, CONFIRM, k)
+        key = f"{CONFIRM}-{arm}-c{index}-s{k}"
+        return self.sweep.trial(arm, self._values(run), key=key, phase=CONFIRM, seed=seed)
 
-    def _at_once(self) -> int:
-        fit = trials_at_once(self.sweep, self.capacity)
-        return min(self.sweep.search.concurrent or fit, fit)
+    def _files(self) -> RunFiles:
+        files = RunFiles(self.folder)
+        files.ray.mkdir(exist_ok=True)
+        return files
 
-    def _ray_folder(self) -> Path:
-        folder = self.folder / "ray"
-        folder.mkdir(exist_ok=True)
-        return folder
+    def _experiment(self, phase: str, proposals: Proposals, stopping: FIFOScheduler, record: SweepRecord) -> None:
+        """Run what is left of a phase in a Tune experiment; its folder is only of use while it runs.
 
-    def _experiment(self, phase: str, space: dict[str, Any], config: tune.TuneConfig) -> None:
-        """Run one Tune experiment to its end, or the rest of it; afterwards every trial is in the journal."""
-        done = self._ray_folder() / f"{phase}.done"
-        if done.exists():
+        Raises:
+            OSError: a disk is full or a folder is gone, in the driver or in a trial.
+        """
+        if not proposals.left():
             return
-        trainable = tune.with_resources(run_trial, self._per_trial())
-        path = str(self._ray_folder() / phase)
-        if tune.Tuner.can_restore(path):
-            tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=True)
-        else:
-            run_config = tune.RunConfig(
-                name=phase,
-                storage_path=str(self._ray_folder()),
+        storage = self._files().ray
+        name = f"{phase}-{len(list(storage.glob(f'{phase}-*.tune'))) + 1}.tune"
+        tuner = tune.Tuner(
+            tune.with_resources(run_trial, self._per_trial()),
+            tune_config=tune.TuneConfig(
+                num_samples=proposals.left(),
+                search_alg=proposals,
+                scheduler=stopping,
+                reuse_actors=True,
+                max_concurrent_trials=self._at_once(),
+                trial_dirname_creator=_folder_name,
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=str(storage),
                 failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-                callbacks=[Watch(self.folder, dict(self.tags))],
+                callbacks=[Watch(self.folder, dict(self.tags), record)],
                 verbose=0,
-            )
-            tuner = tune.Tuner(trainable, param_space=space, tune_config=config, run_config=run_config)
-        self._reconcile(tuner.fit())
-        done.write_text("")
+            ),
+        )
+        try:
+            tuner.fit()
+        except Exception as error:
+            raise refusal_behind(error) or error from error
+        for used in storage.glob(f"{phase}-*.tune"):
+            shutil.rmtree(used, ignore_errors=True)
 
-    def _reconcile(self, results: tune.ResultGrid) -> None:
-        """Enter trials whose end the journal does not know yet, and notice a sweep stopped from outside."""
-        record, unfinished = self.record(), 0
-        for result in results:
-            key = run_key(result.config or {})
-            known = record.runs.get(key)
-            if known is not None and known.status != "running":
-                continue
-            if result.error is not None:
-                fail_run(self.folder, key, str(Path(result.path) / "error.txt"))
-            elif (result.metrics or {}).get("done"):
-                finish_run(self.folder, key, result.metrics or {}, result.checkpoint)
-            else:
-                unfinished += 1
-        if unfinished or results.num_terminated + results.num_errors < len(results):
-            raise InterruptedSweepError(f"{unfinished} trials were stopped before their end")
+    def _at_once(self) -> int:
+        fit = trials_at_once(self.sweep.resources, self.capacity)
+        return min(self.sweep.search.concurrent or fit, fit)
 
     def _per_trial(self) -> dict[str, float]:
         """One worker is the trial itself; a trial of several holds no CPU, or its workers could not be placed."""
@@ -170,20 +159,22 @@ class Sweeper:
         return {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
 
 
-def trials_at_once(sweep: SweepConfig, capacity: Mapping[str, float]) -> int:
+def _folder_name(trial: Any) -> str:
+    return job_of(trial.config)["key"]
+
+
+def trials_at_once(resources: Resources, capacity: Mapping[str, float]) -> int:
     """Number of trials that the cluster holds at a time.
 
     Raises:
         ValueError: not even one fits.
     """
-    asked = {
-        "CPU": sweep.resources.workers * sweep.resources.cpus_per_worker,
-        "GPU": sweep.resources.workers * sweep.resources.gpus_per_worker,
-    }
+    each = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    asked = {kind: resources.workers * amount for kind, amount in each.items() if amount}
     for kind, amount in asked.items():
         if amount > capacity.get(kind, 0):
             raise ValueError(
-                f"a trial asks for {amount:g} {kind} ({sweep.resources}), but the cluster has "
-                f"{capacity.get(kind, 0):g}; lower resources.workers or what each worker asks for, or add nodes"
+                f"a trial asks for {amount:g} {kind} ({resources}), but the cluster has {capacity.get(kind, 0):g}; "
+                "lower resources.workers or what each worker asks for, or add nodes"
             )
-    return int(min(capacity.get(kind, 0) / amount for kind, amount in asked.items() if amount))
+    return int(min(capacity[kind] / amount for kind, amount in asked.items()))

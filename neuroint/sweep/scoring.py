@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import ray
@@ -18,33 +18,76 @@ from neuroint.fit import WEIGHTS_FILE
 from neuroint.metrics.moments import Moments
 from neuroint.results import write_moments
 from neuroint.runtime import LocalRuntime
-from neuroint.sweep.selection import representatives
+from neuroint.sweep.selection import ArmError, best_runs, representatives
 from neuroint.tracking.journal import Journal, RunRecord, SweepRecord
 
 
 def score_arms(sweep: SweepConfig, folder: Path, tier: str, reason: str) -> None:
-    """Score every arm's representative on a tier (validation comes with dev-test) and journal each read.
+    """Score every arm's representative on a tier (validation comes with dev-test); each read is journaled beforehand.
 
     Runs that were scored already are left alone, so an interrupted phase goes on.
+
+    Raises:
+        ArmError: arms that nothing represents; the others have been scored.
     """
     journal = Journal(folder / "journal.jsonl")
     record = SweepRecord.from_journal(journal.path)
     tiers = (VALIDATION, DEV_TEST) if tier == DEV_TEST else (tier,)
-    done = {read["run"] for read in record.test_reads if read["tier"] == tier}
-    runs = [run for runs in representatives(record, list(sweep.arms)).values() for run in runs if run.key not in done]
+    chosen, faults = _chosen(record, list(sweep.arms))
+    runs = [run for run in chosen if not is_scored(run, tier)]
+    known = {read["run"] for read in record.test_reads if read["tier"] == tier}
+    for run in runs:
+        if run.key not in known:
+            journal.append("test_read", run=run.key, tier=tier, reason=reason)
+    for run, found in _predict(sweep, folder, runs, tiers):
+        _record(journal, folder, run, found)
+    if faults:
+        raise ArmError("; ".join(faults))
+
+
+def _record(journal: Journal, folder: Path, run: RunRecord, found: Mapping[str, Mapping[str, Moments]]) -> None:
+    """Write a run's sufficient statistics beside its other files, and their means into the journal."""
+    metrics = {}
+    for tier, moments in found.items():
+        write_moments(folder / "runs" / run.key, tier, moments)
+        metrics |= summary(tier, moments)
+    journal.append(
+        "run_finished",
+        run=run.key,
+        status="finished",
+        metrics=metrics,
+        folder=f"runs/{run.key}",
+        message=run.message,
+    )
+
+
+def is_scored(run: RunRecord, tier: str) -> bool:
+    """Tell whether a run's scores on a tier are in the journal."""
+    return any(name.startswith(f"{tier}/") for name in run.metrics)
+
+
+def _chosen(record: SweepRecord, arms: list[str]) -> tuple[list[RunRecord], list[str]]:
+    """The runs that represent the arms, and why some arms have none."""
+    chosen, faults = [], []
+    for arm in arms:
+        try:
+            best_runs(record, arm)
+            chosen += representatives(record, [arm])[arm]
+        except ArmError as fault:
+            faults.append(str(fault))
+    return chosen, faults
+
+
+def _predict(
+    sweep: SweepConfig, folder: Path, runs: list[RunRecord], tiers: tuple[str, ...]
+) -> Iterator[tuple[RunRecord, dict[str, dict[str, Moments]]]]:
+    """Predict tiers for every run, on whatever node is free."""
     resources = sweep.resources
     remote = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(_score)
     waiting = {remote.remote(_job(folder, run), _weights(folder, run), tiers): run for run in runs}
     while waiting:
         (ready,), _ = ray.wait(list(waiting))
-        run = waiting.pop(ready)
-        found: dict[str, dict[str, Moments]] = ray.get(ready)
-        metrics = {}
-        for name, moments in found.items():
-            write_moments(folder / "runs" / run.key, name, moments)
-            metrics |= summary(name, moments)
-        journal.append("test_read", run=run.key, tier=tier, reason=reason)
-        journal.append("run_finished", run=run.key, status="finished", metrics=metrics, folder=f"runs/{run.key}")
+        yield waiting.pop(ready), cast(dict[str, dict[str, Moments]], ray.get(ready))
 
 
 def summary(tier: str, moments: Mapping[str, Moments]) -> dict[str, float]:

@@ -4,31 +4,45 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroint.data.base import FINAL_TEST
 from neuroint.tracking.journal import RunRecord, SweepRecord
 
 METRIC = "best_validation_score"  # best so far, so that a trial is never judged by its last epoch
 
 
-def best_runs(record: SweepRecord, arm: str, phase: str = "tune") -> list[RunRecord]:
-    """Runs of an arm by best validation score, complete ones before stopped ones.
+class ArmError(ValueError):
+    """An arm that nothing can represent: what became of its runs."""
+
+
+def best_runs(record: SweepRecord, arm: str, stage: str = "") -> list[RunRecord]:
+    """Tuned runs of an arm by best validation score, complete ones before stopped ones.
+
+    Args:
+        record: what the journal tells.
+        arm: whose runs.
+        stage: of the search; by default all.
 
     Raises:
-        ValueError: every run of the arm failed or diverged.
+        ArmError: no run of the arm is usable; says what became of each.
     """
-    ended = [run for run in record.runs.values() if run.arm == arm and run.phase == phase]
-    usable = [run for run in ended if run.status in ("finished", "stopped") and METRIC in run.metrics]
+    start = f"{stage}-{arm}-" if stage else ""
+    tuned = [r for r in record.runs.values() if r.arm == arm and r.phase == "tune" and r.key.startswith(start)]
+    usable = [r for r in tuned if r.status in ("finished", "stopped") and np.isfinite(r.metrics.get(METRIC, np.nan))]
     if not usable:
-        why = "; ".join(f"{run.key}: {run.status} {(run.message or '').strip().splitlines()[-1:]}" for run in ended)
-        raise ValueError(f"arm '{arm}' has no usable {phase} run of {len(ended)}: {why or 'none was started'}")
+        why = "; ".join(f"{run.key} {run.status}: {_last_line(run)}" for run in tuned)
+        raise ArmError(f"arm '{arm}' has no usable run among {len(tuned)} trials ({why or 'none was started'})")
     return sorted(usable, key=lambda run: (run.status == "finished", run.metrics[METRIC]), reverse=True)
+
+
+def _last_line(run: RunRecord) -> str:
+    lines = [line.strip() for line in (run.message or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "it left no message and no score"
 
 
 def representatives(record: SweepRecord, arms: list[str]) -> dict[str, list[RunRecord]]:
     """Choose for each arm the confirmed configuration with the best mean validation score: its runs, one per seed.
 
     Raises:
-        ValueError: an arm has no confirmed configuration that finished with every seed.
+        ArmError: an arm has no confirmed configuration that finished with every seed.
     """
     chosen = {}
     for arm in arms:
@@ -38,12 +52,7 @@ def representatives(record: SweepRecord, arms: list[str]) -> dict[str, list[RunR
                 groups.setdefault(run.key.rsplit("-s", 1)[0], []).append(run)
         whole = [runs for runs in groups.values() if all(run.status == "finished" for run in runs)]
         if not whole:
-            states = {run.key: run.status for runs in groups.values() for run in runs}
-            raise ValueError(f"arm '{arm}' has no configuration confirmed with every seed: {states or 'none was run'}")
+            states = "; ".join(f"{run.key} {run.status}" for runs in groups.values() for run in runs)
+            raise ArmError(f"arm '{arm}' has no configuration confirmed with every seed ({states or 'none was run'})")
         chosen[arm] = max(whole, key=lambda runs: np.mean([run.metrics[METRIC] for run in runs]))
     return chosen
-
-
-def unlocked(record: SweepRecord) -> bool:
-    """Whether the final test of a sweep was read already."""
-    return any(read["tier"] == FINAL_TEST for read in record.test_reads)

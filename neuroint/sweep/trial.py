@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,44 +13,66 @@ from ray import tune
 
 from neuroint.config import TrialConfig
 from neuroint.evaluation import DivergedError
+from neuroint.fit import STATE_FILE
 from neuroint.recordings import open_data
 from neuroint.runtime import LocalRuntime, Runtime, TrainWorkerRuntime, fit_on_workers
 from neuroint.train import train_trial
 
-TRIAL_WORKER_FAILURES = 2
+WORKERS_FOLDER = "workers"  # beside the experiments, so that a run finds its checkpoints again under its own name
+
+
+def job_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the run's configuration, as plain data, out of what Tune hands around."""
+    return json.loads(config["job"])
 
 
 def run_trial(config: dict[str, Any]) -> None:
     """Train the configuration in ``config["job"]``; a trial of several workers launches Ray Train from here."""
-    job = TrialConfig.from_dict(json.loads(config["job"]))
-    resources = job.resources
-    if resources.workers == 1:
-        fit_here(job, LocalRuntime(on_report=_report_to_tune, resume_from=_resume_folder()))
+    job = TrialConfig.from_dict(job_of(config))
+    if job.resources.workers > 1:
+        _launch_workers(job)
         return
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    fit_on_workers(
-        _worker,
-        job.to_dict(),
-        name=f"train-{tune.get_context().get_trial_id()}",
-        storage=str(Path(tune.get_context().get_storage().storage_fs_path).parent / "workers"),
-        workers=resources.workers,
-        cpus=resources.cpus_per_worker,
-        gpus=resources.gpus_per_worker,
-        callbacks=[TuneReportCallback()],
-        max_failures=TRIAL_WORKER_FAILURES,
-    )
+    with ExitStack() as stack:
+        found = tune.get_checkpoint()
+        last = stack.enter_context(found.as_directory()) if found else config.get("resume_from")
+        fit_here(job, LocalRuntime(on_report=_report_to_tune, resume_from=Path(last) if last else None))
 
 
 def fit_here(job: TrialConfig, runtime: Runtime) -> None:
     """Open the data and train; a divergence is reported as an outcome."""
     torch.set_num_threads(max(1, int(job.resources.cpus_per_worker)))
+    _repeat_last_report(runtime)
     try:
         train_trial(job, open_data(job.data), runtime)
     except DivergedError as error:
         nothing = float("nan")
         outcome = {"validation_score": nothing, "best_validation_score": nothing, "train_loss": nothing}
         runtime.report({"epoch": 0, **outcome, "finished": 1, "diverged": 1, "message": str(error)}, None)
+
+
+def _repeat_last_report(runtime: Runtime) -> None:
+    """Report the checkpoint's epoch once more: a killed driver may have kept the one, but not the other."""
+    folder = runtime.checkpoint()
+    if folder is None:
+        return
+    state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+    runtime.report(state["progress"]["last"], folder)
+
+
+def _launch_workers(job: TrialConfig) -> None:
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    resources = job.resources
+    fit_on_workers(
+        _worker,
+        job.to_dict(),
+        name=job.key,
+        storage=str(Path(tune.get_context().get_storage().storage_fs_path) / WORKERS_FOLDER),
+        workers=resources.workers,
+        cpus=resources.cpus_per_worker,
+        gpus=resources.gpus_per_worker,
+        callbacks=[TuneReportCallback()],
+    )
 
 
 def _worker(plain: dict[str, Any]) -> None:
@@ -59,8 +82,3 @@ def _worker(plain: dict[str, Any]) -> None:
 def _report_to_tune(metrics: dict[str, Any], folder: Path | None) -> None:
     made = tune.Checkpoint.from_directory(str(folder)) if folder else None
     tune.report(metrics, checkpoint=made)
-
-
-def _resume_folder() -> Path | None:
-    found = tune.get_checkpoint()
-    return Path(found.to_directory(tempfile.mkdtemp(prefix="neuroint-"))) if found else None

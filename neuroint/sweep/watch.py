@@ -1,25 +1,25 @@
-"""Write what Tune's trials do into the journal, and keep the files of finished runs."""
+"""Write what Tune's trials do into the journal, and keep the files of runs that ended."""
 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
-from ray.tune import Callback
+from ray.tune import Callback, Checkpoint
 
 from neuroint.config import TrialConfig
-from neuroint.results import NOT_KEPT
-from neuroint.tracking.journal import Journal
-
-log = logging.getLogger(__name__)
+from neuroint.results import CERTIFICATE_FILE, NOT_KEPT
+from neuroint.sweep.outcome import refusal_in, status_of
+from neuroint.sweep.selection import METRIC
+from neuroint.sweep.trial import WORKERS_FOLDER, job_of
+from neuroint.tracking.journal import Journal, SweepRecord
 
 EPOCH_METRICS = (
     "train_loss",
     "validation_score",
-    "best_validation_score",
+    METRIC,
     "gradient_norm",
     "learning_rate",
     "seconds",
@@ -28,102 +28,128 @@ EPOCH_METRICS = (
 )
 
 
+class RunFiles:
+    """Where a sweep keeps the files of its runs: ``runs/<key>`` when they ended, ``ray/`` until then.
+
+    What refuses to be written raises ``OSError`` and ends the sweep, which can be resumed: a run whose files are lost
+    must not be recorded as ended.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.ray = folder, folder / "ray"
+
+    def remember(self, key: str, checkpoint: Checkpoint) -> None:
+        """Note where the last whole checkpoint of a run is."""
+        draft = self._note(key).with_suffix(".tmp")
+        draft.write_text(checkpoint.path)
+        draft.replace(self._note(key))
+
+    def resume_from(self, key: str) -> str | None:
+        """Find the last whole checkpoint of a run that did not end."""
+        note = self._note(key)
+        return note.read_text() if note.exists() and Path(note.read_text()).is_dir() else None
+
+    def keep(self, key: str, checkpoint: Checkpoint | None) -> str | None:
+        """Copy a checkpoint's files, all or nothing, without the optimizer's state; returns their folder."""
+        if checkpoint is None:
+            return None
+        kept = self.folder / "runs" / key
+        partial = kept.with_name(f"{key}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        checkpoint.to_directory(str(partial))
+        for name in NOT_KEPT:
+            (partial / name).unlink(missing_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        partial.rename(kept)
+        return f"runs/{key}"
+
+    def forget(self, key: str) -> None:
+        """Drop what only an unfinished run needs."""
+        shutil.rmtree(self.ray / WORKERS_FOLDER / key, ignore_errors=True)
+        self._note(key).unlink(missing_ok=True)
+
+    def _note(self, key: str) -> Path:
+        return self.ray / f"{key}.checkpoint"
+
+
 class Watch(Callback):
-    """Journal every start, epoch and end; holds paths only, because Tune pickles its callbacks.
+    """Journal every start, epoch and end.
 
     Args:
         folder: of the sweep.
         tags: put on every run, by arm.
+        record: epochs that it knows are not written again when a run repeats them.
     """
 
-    def __init__(self, folder: Path, tags: dict[str, dict[str, str]]) -> None:
-        self.folder = folder
-        self.tags = tags
+    def __init__(self, folder: Path, tags: dict[str, dict[str, str]], record: SweepRecord) -> None:
+        self.tags, self.files = tags, RunFiles(folder)
         self.journal = Journal(folder / "journal.jsonl")
+        self.known = {run.key: max(run.epochs, default=0) for run in record.runs.values()}
+        self.fault: OSError | None = None
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record the configuration of a run."""
-        job = TrialConfig.from_dict(json.loads(trial.config["job"]))
-        start_run(self.journal, job, self.tags[job.arm])
+        job = TrialConfig.from_dict(job_of(trial.config))
+        about = {"phase": job.phase, "arm": job.arm, "seed": job.seed, "params": job.flat(), "tags": self.tags[job.arm]}
+        self.journal.append("run_started", run=job.key, **about)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Record an epoch."""
+        """Record an epoch, once."""
+        key, epoch = job_of(trial.config)["key"], int(result["epoch"])
+        if result.get("checkpoint_path"):  # Ray Train's, of a trial of several workers
+            self.files.remember(key, Checkpoint(result["checkpoint_path"]))
+        if epoch <= self.known.get(key, 0):
+            return
         metrics = {name: result[name] for name in EPOCH_METRICS if name in result}
-        key = run_key(trial.config)
-        self.journal.append("epoch", run=key, epoch=int(result["epoch"]), metrics=metrics)
+        self.journal.append("epoch", run=key, epoch=epoch, metrics=metrics)
+        self.known[key] = epoch
+
+    def on_checkpoint(self, iteration: int, trials: list[Any], trial: Any, checkpoint: Checkpoint, **info: Any) -> None:
+        """Note where a run can be taken up again; Tune logs what is raised here and goes on, so it is raised later."""
+        try:
+            self.files.remember(job_of(trial.config)["key"], checkpoint)
+        except OSError as error:
+            self.fault = error
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Record how a run ended; files that cannot be kept now are fetched when the phase ends."""
-        try:
-            finish_run(self.folder, run_key(trial.config), trial.last_result, trial.checkpoint)
-        except OSError as error:
-            log.warning("files of %s are not kept yet: %s", trial.trial_id, error)
+        """Keep a run's files and record how it ended."""
+        if self.fault is not None:
+            raise self.fault
+        key, result = job_of(trial.config)["key"], trial.last_result
+        last = self.files.resume_from(key)
+        kept = self.files.keep(key, Checkpoint(last) if last else None)
+        scores = {METRIC: result[METRIC]} if status_of(result) != "diverged" else {}
+        self._end(
+            key,
+            status=status_of(result),
+            metrics={"epochs": self.known.get(key, 0), **scores},
+            folder=kept,
+            message=result.get("message") or _certificate(self.files.folder / "runs" / key),
+        )
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Record a crash with its traceback."""
-        fail_run(self.folder, run_key(trial.config), trial.error_file)
+        """Record a crash with its traceback: it is not a score.
+
+        Raises:
+            OSError: the trial could not read or write its files, which says nothing about its configuration.
+        """
+        key, file = job_of(trial.config)["key"], Path(trial.error_file or "")
+        traceback = file.read_text() if file.is_file() else "no traceback was left"
+        refused = refusal_in(traceback)
+        if refused is not None:
+            raise OSError(f"run {key} failed: {refused}")
+        self._end(key, status="failed", metrics={}, message=traceback)
+
+    def _end(self, key: str, **how: Any) -> None:
+        self.journal.append("run_finished", run=key, **how)
+        self.files.forget(key)
 
 
-def run_key(config: dict[str, Any]) -> str:
-    """Name of the run that a trial trains."""
-    return json.loads(config["job"])["key"]
-
-
-def start_run(journal: Journal, job: TrialConfig, tags: dict[str, str]) -> None:
-    """Record the resolved configuration of a run."""
-    journal.append(
-        "run_started", run=job.key, phase=job.phase, arm=job.arm, seed=job.seed, params=job.flat(), tags=tags
-    )
-
-
-def finish_run(folder: Path, key: str, result: dict[str, Any], checkpoint: Any) -> None:
-    """Keep a run's files and record its status."""
-    status = "diverged" if result.get("diverged") else "finished" if result.get("finished") else "stopped"
-    source = checkpoint.to_directory if checkpoint else None
-    kept = folder / "runs" / key
-    if source is None and result.get("checkpoint_path"):
-        source = _from_path(result["checkpoint_path"])
-    if source is not None:
-        _keep(source, kept)
-    certificate = _certificate_tags(kept)
-    Journal(folder / "journal.jsonl").append(
-        "run_finished",
-        run=key,
-        status=status,
-        metrics={"epochs": result.get("epoch", 0), "best_validation_score": result["best_validation_score"]},
-        folder=f"runs/{key}" if source is not None else None,
-        message=result.get("message") or certificate,
-    )
-
-
-def fail_run(folder: Path, key: str, error_file: str | None) -> None:
-    """Record a crash; a crash is not a score."""
-    message = Path(error_file).read_text() if error_file and Path(error_file).exists() else "no traceback was left"
-    Journal(folder / "journal.jsonl").append("run_finished", run=key, status="failed", metrics={}, message=message)
-
-
-def _from_path(path: str) -> Any:
-    from ray.tune import Checkpoint
-
-    return Checkpoint(path).to_directory
-
-
-def _keep(fetch: Any, kept: Path) -> None:
-    """Copy a checkpoint's files, all or nothing, without the optimizer's state."""
-    partial = kept.with_name(kept.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    fetch(str(partial))
-    for name in NOT_KEPT:
-        (partial / name).unlink(missing_ok=True)
-    shutil.rmtree(kept, ignore_errors=True)
-    partial.rename(kept)
-
-
-def _certificate_tags(kept: Path) -> str | None:
+def _certificate(kept: Path) -> str | None:
     """Say in one line what the leak certificate found."""
-    file = kept / "leak_certificate.json"
+    file = kept / CERTIFICATE_FILE
     if not file.exists():
         return None
     found = json.loads(file.read_text())

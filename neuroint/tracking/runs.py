@@ -165,6 +165,9 @@ class SweepRuns:
 
     def _sweep_finished(self, event: Event) -> None:
         self._log(None, tags=_outcome(event, self.record.message))
+        for run in self.record.runs.values():
+            if run.status == "running":  # until the sweep is resumed
+                self._terminate(run.key, {**event, "status": "interrupted"})
         self._terminate(None, event)
 
     def _run(self, event: Event) -> RunRecord:

@@ -11,6 +11,8 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,12 @@ class Uploader:
         if self._thread is not None:
             self._thread.join(timeout_s + self.poll_s)
         return self.pending
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Send nothing while the body runs, so that an event is not sent before the files that belong to it exist."""
+        with self._lock:
+            yield
 
     def flush(self) -> Pending:
         """Send everything now, once, in this thread; returns what is left."""

@@ -1,0 +1,81 @@
+"""Start Ray on this machine, or join the cluster that is named; leave nothing running behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import ray
+
+from neuroint.config import Resources
+from neuroint.sweep.run import trials_at_once
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the phase at once; what is left follows from the journal
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's own record of an experiment is never read
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@contextmanager
+def cluster(resources: Resources, cpus: int | None = None) -> Iterator[Mapping[str, float]]:
+    """Join the cluster named by RAY_ADDRESS, or start one here; yields its CPUs and GPUs.
+
+    A cluster that this process has joined before is used, and is not left at the end. SIGTERM, by which a job is
+    stopped, ends the body like Ctrl-C.
+
+    Raises:
+        ValueError: the cluster is too small for one trial.
+        ConnectionError: nothing answers at RAY_ADDRESS.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for name in ("ray.tune", "ray.train"):  # a trial's traceback is in the journal
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    joined = ray.is_initialized()
+    if not joined:
+        ray.init(**_options(resources, cpus))
+    try:
+        with _terminable():
+            capacity = ray.cluster_resources()
+            trials_at_once(resources, capacity)
+            yield capacity
+    finally:
+        if not joined:
+            ray.shutdown()
+
+
+def _options(resources: Resources, cpus: int | None) -> dict[str, Any]:
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if os.environ.get("RAY_ADDRESS"):
+        return quiet
+    # A stopped trial of several workers gives its resources back through the State API: the dashboard's.
+    return quiet | {"num_cpus": cpus or os.cpu_count(), "include_dashboard": resources.workers > 1}
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,29 @@
+"""How a run ended, as its last report or its traceback tells it."""
+
+from __future__ import annotations
+
+import builtins
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_SYSTEM = "|".join(n for n, e in vars(builtins).items() if isinstance(e, type) and issubclass(e, OSError))
+_REFUSAL = re.compile(rf"^(?:{_SYSTEM}): .*$", re.MULTILINE)
+
+
+def status_of(result: Mapping[str, Any]) -> str:
+    """Name the status of a run that ended without an error: the scheduler stops what has not said it is finished."""
+    return "diverged" if result.get("diverged") else "finished" if result.get("finished") else "stopped"
+
+
+def refusal_in(traceback: str) -> str | None:
+    """Find in a traceback what the operating system refused (a full disk, a lost folder), if that is what ended it."""
+    found = _REFUSAL.findall(traceback)
+    return found[-1] if found else None
+
+
+def refusal_behind(error: BaseException | None) -> OSError | None:
+    """Find the operating system's refusal among the causes of an error."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,0 +1,83 @@
+"""Give up trials that fall behind: asynchronous successive halving (Li et al. 2020), within each arm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from neuroint.config import Distribution, SweepConfig, TrainConfig
+from neuroint.sweep.outcome import status_of
+from neuroint.sweep.selection import METRIC
+from neuroint.sweep.trial import job_of
+from neuroint.tracking.journal import SweepRecord
+
+
+@dataclass(frozen=True)
+class Known:
+    """A run as the halving of its arm knows it, by the key that it keeps when it is taken up again."""
+
+    trial_id: str
+
+
+class WithinArms(FIFOScheduler):
+    """Compares a run with those of its arm only, at the same epoch; never stops what has run its full length.
+
+    Args:
+        sweep: sets when a run is first judged, and how many are kept.
+        stage: of the search; runs of another stage are not compared.
+        record: scores of runs that ended before an interruption count as if it had not been.
+    """
+
+    def __init__(self, sweep: SweepConfig, stage: str, record: SweepRecord) -> None:
+        super().__init__()
+        self.halvings = {arm: _halving(sweep) for arm in sweep.arms}
+        for run in record.runs.values():
+            if run.key.startswith(f"{stage}-{run.arm}-"):
+                self.halvings[run.arm].on_trial_add(None, Known(run.key))  # pyright: ignore[reportArgumentType]
+                for epoch, metrics in sorted(run.epochs.items()):
+                    self._judge(run.arm, run.key, {"epoch": epoch, **metrics})
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Enter a run."""
+        job = job_of(trial.config)
+        self.halvings[job["arm"]].on_trial_add(tune_controller, Known(job["key"]))  # pyright: ignore[reportArgumentType]
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Stop a run that is worse than the best share of its arm's runs at this epoch."""
+        job = job_of(trial.config)
+        decision = self._judge(job["arm"], job["key"], result)
+        return decision if status_of(result) == "stopped" else TrialScheduler.CONTINUE
+
+    def _judge(self, arm: str, key: str, result: Mapping[str, Any]) -> str:
+        if not math.isfinite(result.get(METRIC, math.nan)):
+            return TrialScheduler.CONTINUE
+        return self.halvings[arm].on_trial_result(None, Known(key), dict(result))  # pyright: ignore[reportArgumentType]
+
+
+def make_stopping(sweep: SweepConfig, stage: str, record: SweepRecord) -> FIFOScheduler:
+    """Make the scheduler of a stage; it stops nothing where halving is off or no run is longer than its grace."""
+    search = sweep.search
+    return (
+        WithinArms(sweep, stage, record) if search.asha and search.grace_epochs < _longest(sweep) else FIFOScheduler()
+    )
+
+
+def _halving(sweep: SweepConfig) -> ASHAScheduler:
+    return ASHAScheduler(
+        time_attr="epoch",
+        metric=METRIC,
+        mode="max",
+        max_t=_longest(sweep),
+        grace_period=sweep.search.grace_epochs,
+        reduction_factor=sweep.search.reduction_factor,
+        stop_last_trials=False,
+    )
+
+
+def _longest(sweep: SweepConfig) -> int:
+    asked = [arm.tree["train"].get("epochs", TrainConfig.epochs) for arm in sweep.arms.values()]
+    return max(max(e.values) if isinstance(e, Distribution) else int(e) for e in asked)
