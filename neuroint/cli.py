@@ -1,7 +1,7 @@
 """The command line: validate, plan, run, report, unlock, upload, data, list.
 
-Exit codes: 0 done; 2 bad input (nothing was trained); 3 the sweep ended, but runs failed; 4 the sweep failed;
-130 interrupted (``--resume`` goes on).
+Exit codes: 0 done; 1 a fault of the program (with its traceback); 2 bad input (nothing was trained); 3 the sweep ended,
+but runs failed; 4 the sweep failed; 130 interrupted (``--resume`` goes on).
 """
 
 from __future__ import annotations
@@ -123,24 +123,22 @@ def _finish(outcome: Any, tracking_uri: str | None, as_json: bool) -> None:
     from neuroint.report import analyse, table
     from neuroint.tracking import default_uri, ui_command
 
-    findings = analyse(outcome.folder)
-    ui = ui_command(tracking_uri or default_uri(outcome.folder.parent))
-    plain = {
-        "folder": str(outcome.folder),
-        "status": outcome.status,
-        "message": outcome.message,
-        "failed": outcome.failed,
-    }
+    folder, findings = outcome.folder, analyse(outcome.folder)
+    ui = ui_command(tracking_uri or default_uri(folder.parent))
+    resume = f"neuroint run {folder / 'sweep.yaml'} --results {folder.parent} --name {folder.name} --resume"
     if as_json:
-        print(json.dumps(plain | {"report": str(outcome.report), "mlflow": ui}))
+        plain = {name: getattr(outcome, name) for name in ("folder", "status", "message", "failed", "report")}
+        waits = {"not_in_mlflow": outcome.pending.message if outcome.pending else None}
+        print(json.dumps(plain | waits | {"mlflow": ui, "resume": resume, "findings": findings.as_dict()}, default=str))
     else:
         _rich(table(findings))
-        print(f"sweep {outcome.status}" + (f": {outcome.message}" if outcome.message else ""))
-        for key in outcome.failed:
-            print(f"failed: {key} (its traceback is in the report and in MLflow)")
-        if outcome.pending:
-            print(outcome.pending.message)
-        print(f"report: {outcome.report}\ncompare runs: {ui}")
+        print(f"sweep {outcome.status}" + (f": {outcome.message.strip()}" if outcome.message else ""))
+        print(
+            "".join(f"failed: {key} (its traceback is in the report and in MLflow)\n" for key in outcome.failed), end=""
+        )
+        print(f"{outcome.pending.message}\n" if outcome.pending else "", end="")
+        print(f"go on with: {resume}\n" if outcome.status != "finished" else "", end="")
+        print(f"report: {outcome.report or 'not written'}\ncompare runs: {ui}")
     raise typer.Exit(ENDS[outcome.status] or (FAILED_RUNS if outcome.failed else 0))
 
 
@@ -162,13 +160,14 @@ def unlock(
     cpus: Cpus = None,
 ) -> None:
     """Read the final test of a finished sweep, once, and log it."""
+    from neuroint.data.base import FINAL_TEST
     from neuroint.report import analyse, table
     from neuroint.sweep.driver import unlock as read_final_test
 
     with _bad_input():
         _need_sweep(sweep)
         file = read_final_test(sweep.resolve(), reason, tracking_uri=tracking_uri, cpus=cpus)
-    _rich(table(analyse(sweep)))
+    _rich(table(analyse(sweep), FINAL_TEST))
     print(f"report: {file}")
 
 
@@ -281,7 +280,7 @@ def simulate(
 
 
 def _absolute(data: str | None) -> str | None:
-    """Workers run in other folders."""
+    """Fix where recordings are while it is known what a relative path is relative to."""
     return data if data is None or "://" in data else str(Path(data).resolve())
 
 
@@ -295,9 +294,12 @@ def _bad_input() -> Iterator[None]:
     """Print one message for what the user can mend, and exit with its code; anything else keeps its traceback."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(BAD_INPUT) from None
+    except KeyboardInterrupt:
+        print("interrupted before anything was trained", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _print(plain: Any, text: str, as_json: bool) -> None:

@@ -136,13 +136,7 @@ def prepare(config: TrialConfig, sessions: list[Session], runtime: Runtime, dtyp
     """Build, initialize, certify and, after an interruption, restore a run."""
     seed_everything(derive(config.seed, "init"))
     model = build_model(config.specs, facts_of(sessions)).to(runtime.device, dtype)
-    if config.train.neurons_per_step and model.needs_population:
-        raise ValueError(
-            f"train.neurons_per_step={config.train.neurons_per_step} drops neurons that "
-            f"{config.specs['normalization'].name}/{config.specs['interaction'].name} reads; remove one of the two"
-        )
-    if config.init.source:
-        load_weights(model, Path(config.init.source))
+    start(model, config)
     certificate = certify_model(model, sessions[0], runtime.device, dtype)
     groups = _parameter_groups(model, config)
     optimizer = _build("optimizer", config, groups)
@@ -164,6 +158,21 @@ def prepare(config: TrialConfig, sessions: list[Session], runtime: Runtime, dtyp
     if config.train.compile:
         model.core.compile()
     return fit
+
+
+def start(model: PopulationModel, config: TrialConfig) -> None:
+    """Load what the configuration starts from into a model.
+
+    Raises:
+        ValueError: neurons are subsampled that a stage reads, or ``init.source`` holds nothing that fits.
+    """
+    if config.train.neurons_per_step and model.needs_population:
+        raise ValueError(
+            f"train.neurons_per_step={config.train.neurons_per_step} drops neurons that "
+            f"{config.specs['normalization'].name}/{config.specs['interaction'].name} reads; remove one of the two"
+        )
+    if config.init.source:
+        load_weights(model, Path(config.init.source))
 
 
 def certify_model(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from neuroint.config import SweepConfig, TrialConfig
-from neuroint.data.base import VALIDATION, Session
+from neuroint.config import Resources, SweepConfig, TrialConfig
+from neuroint.data.base import DEV_TEST, VALIDATION, Session
 from neuroint.data.loader import ClipLoader
-from neuroint.data.plan import TrainingPlan
-from neuroint.fit import prepare
+from neuroint.data.plan import TrainingPlan, evaluation_plan
+from neuroint.fit import prepare, start
 from neuroint.model import PopulationModel, build_model, facts_of
 from neuroint.runtime import LocalRuntime
 from neuroint.sweep.samplers import ARMS, REFERENCE, budget, runs_planned
@@ -59,26 +59,41 @@ class ArmPlan:
 
 
 def summarize_arms(sweep: SweepConfig, sessions: list[Session]) -> list[ArmSummary]:
-    """Build one configuration of every arm, so that what cannot be built is known before training.
+    """Build every corner of every arm's space, so that what cannot be trained or scored is known before training.
 
     Raises:
         PlanError: lists every arm that cannot be built, with the reason.
     """
-    found, faults = [], []
+    found, faults = [], {fault: ["score.metric"] for fault in _metric_faults(sweep, sessions)}
     for arm in sweep.arms:
-        config = next(_corners(sweep, arm))
-        try:
-            _check_metrics(sweep, sessions)
-            model = build_model(config.specs, facts_of(sessions))
-            _check_frames(config, sessions, model)
-        except ValueError as error:
-            faults.append(f"arm '{arm}': {error}")
-            continue
-        parameters = sum(p.numel() for p in model.parameters())
-        found.append(ArmSummary(arm, model.information, model.causal, parameters))
+        summaries, failed = [], {}
+        for config in _corners(sweep, arm):
+            try:
+                summaries.append(_checked(config, sessions))
+            except ValueError as error:
+                failed.setdefault(str(error), _where(sweep, config) if summaries else "")
+        found += summaries[:1]
+        for error, where in failed.items():
+            faults.setdefault(error, []).append(f"arm '{arm}'{where}")
     if faults:
-        raise PlanError("\n".join(dict.fromkeys(faults)))
+        raise PlanError("\n".join(f"{', '.join(names)}: {error}" for error, names in faults.items()))
     return found
+
+
+def _checked(config: TrialConfig, sessions: list[Session]) -> ArmSummary:
+    """Build a configuration's model and plans, and compare them with what the sessions hold."""
+    model = build_model(config.specs, facts_of(sessions))
+    start(model, config)
+    _training_plan(config, sessions)
+    _check_frames(config, sessions, model)
+    parameters = sum(p.numel() for p in model.parameters())
+    return ArmSummary(config.arm, model.information, model.causal, parameters)
+
+
+def _where(sweep: SweepConfig, config: TrialConfig) -> str:
+    flat = config.flat()
+    values = {path: flat.get(path) for path in sweep.arms[config.arm].distributions}
+    return f" with {values}" if values else ""
 
 
 def plan_arm(sweep: SweepConfig, arm: str, sessions: list[Session]) -> ArmPlan:
@@ -92,8 +107,7 @@ def plan_arm(sweep: SweepConfig, arm: str, sessions: list[Session]) -> ArmPlan:
         try:
             measured.append(_measure(config, sessions))
         except (ValueError, RuntimeError) as error:
-            values = {path: config.flat().get(path) for path in sweep.arms[arm].distributions}
-            raise PlanError(f"arm '{arm}' with {values}: {error}") from error
+            raise PlanError(f"arm '{arm}'{_where(sweep, config)}: {error}") from error
     worst = {key: max(m[key] for m in measured) for key in measured[0]}
     runs = runs_planned(sweep, arm)
     config = next(_corners(sweep, arm))
@@ -122,15 +136,9 @@ def _corners(sweep: SweepConfig, arm: str) -> Iterator[TrialConfig]:
 
 
 def _measure(config: TrialConfig, sessions: list[Session]) -> dict[str, Any]:
-    runtime, train = LocalRuntime(device=torch.device("cpu")), config.train
-    fit = prepare(config, sessions, runtime, DTYPES[train.precision])
-    plan = TrainingPlan(
-        sessions,
-        frames=train.frames,
-        batch_size=train.batch_size,
-        seed=config.seed,
-        steps_per_epoch=train.steps_per_epoch,
-    )
+    runtime = LocalRuntime(device=torch.device("cpu"))
+    fit = prepare(config, sessions, runtime, DTYPES[config.train.precision])
+    plan = _training_plan(replace(config, resources=Resources()), sessions)
     with ClipLoader(sessions) as loader:
         batches = next(loader.training(plan, 0))
     fit.training_mode()
@@ -151,20 +159,26 @@ def _measure(config: TrialConfig, sessions: list[Session]) -> dict[str, Any]:
 def _validation_share(config: TrialConfig, sessions: list[Session]) -> float:
     """Cost of a validation pass over that of an epoch's training."""
     train = config.train
-    plan = TrainingPlan(
-        sessions,
-        frames=train.frames,
-        batch_size=train.batch_size,
-        seed=0,
-        steps_per_epoch=train.steps_per_epoch,
-    )
+    plan = _training_plan(config, sessions)
     trained = plan.steps_per_epoch * train.batch_size * train.frames * len(sessions)
     validated = sum(int(s.lengths[s.clips(VALIDATION)].sum()) for s in sessions)
     return validated / (BACKWARD_FACTOR * trained)
 
 
+def _training_plan(config: TrialConfig, sessions: list[Session]) -> TrainingPlan:
+    train = config.train
+    return TrainingPlan(
+        sessions,
+        frames=train.frames,
+        batch_size=train.batch_size,
+        seed=config.seed,
+        world_size=config.resources.workers,
+        steps_per_epoch=train.steps_per_epoch,
+    )
+
+
 def _check_frames(config: TrialConfig, sessions: list[Session], model: PopulationModel) -> None:
-    """Refuse models that consume or discard more frames than a crop has, or consume more than scores leave out."""
+    """Refuse models that leave nothing of a crop to train on, or that cannot predict what is scored later."""
     lost = model.lost_frames
     for session in sessions:
         burn_in = model.burn_in(session.name)
@@ -173,22 +187,18 @@ def _check_frames(config: TrialConfig, sessions: list[Session], model: Populatio
                 f"train.frames is {config.train.frames}, but the core consumes {lost} and recurrent stages discard "
                 f"{burn_in} (their memory); set it to at least {lost + burn_in + 1}, or choose a shorter memory"
             )
-        if session.scored_from < lost:
-            raise ValueError(
-                f"the core consumes {lost} frames, but session '{session.name}' is scored from frame "
-                f"{session.scored_from} on; use shorter kernels, or let the data be scored later"
-            )
+        for tier in (VALIDATION, DEV_TEST):
+            evaluation_plan([session], tier, batch_size=1, lead=lost)
 
 
-def _check_metrics(sweep: SweepConfig, sessions: list[Session]) -> None:
-    """Refuse to select by a score that needs repeats where validation has none."""
+def _metric_faults(sweep: SweepConfig, sessions: list[Session]) -> list[str]:
+    """List sessions whose validation tier has no repeats, if the score that selects needs them."""
     from neuroint.metrics.scoring import needs_repeats
 
-    for session in sessions:
-        if not len(session.clips(VALIDATION)):
-            raise ValueError(f"session '{session.name}' has no validation clips; tuning needs them")
-        if needs_repeats(sweep.score.metric) and all(len(group) < 2 for group in session.repeats(VALIDATION)):
-            raise ValueError(
-                f"score.metric '{sweep.score.metric}' needs repeats, and no stimulus of the validation tier of "
-                f"'{session.name}' was shown twice; use single_trial_correlation"
-            )
+    metric = sweep.score.metric
+    return [
+        f"'{metric}' needs repeats, and no stimulus of the validation tier of '{session.name}' was shown "
+        "twice; use single_trial_correlation"
+        for session in sessions
+        if needs_repeats(metric) and all(len(group) < 2 for group in session.repeats(VALIDATION))
+    ]
