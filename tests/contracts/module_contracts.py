@@ -40,6 +40,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("core", "conv3d"): {"channels": (3, 4), "spatial_kernels": (3, 2), "temporal_kernels": (3, 2)},
     ("core", "conv2d"): {"channels": (3, 4), "spatial_kernels": (3, 2)},
     ("core", "linear"): {"lags": 3, "downsample": 2},
+    ("core", "gabor_energy"): {"wavelengths_px": (3.0, 5.0), "channels": (4,), "spatial_kernels": (2,)},
     ("normalization", "population_pool"): {"neighbors": 3},
     ("interaction", "attention"): {"heads": 2, "head_width": 3},
 }
