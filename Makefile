@@ -18,7 +18,7 @@ setup: .venv/ready
 
 demo/data: .venv/ready
 	rm -rf demo/data
-	$(BIN)/neuroint data simulate v1 demo/data --preset tiny --seed 1
+	$(BIN)/neuroint data simulate v1 demo/data --preset tiny --seed 1 --set pool=8 --set train_clips=32
 
 demo: demo/data
 	$(BIN)/neuroint run search_spaces/quickstart.yaml --data demo/data --results demo/results

@@ -269,7 +269,13 @@ def test_no_file_stays_open_between_reads(session):
 
 def test_the_reader_is_registered_with_its_choices(folder):
     component = readers["sensorium2023"]
-    assert sorted(component.choices) == ["leakage", "response_normalization", "split_seed", "withheld_fraction"]
+    assert sorted(component.choices) == [
+        "input_normalization",
+        "leakage",
+        "response_normalization",
+        "split_seed",
+        "withheld_fraction",
+    ]
     options, wrong = component.validate({"response_normalization": "per_neuron", "split_seed": "3", "leakage": "move"})
     assert options == {"response_normalization": "per_neuron", "split_seed": 3}
     assert wrong[0].startswith("leakage: got 'move'")
