@@ -1,0 +1,305 @@
+"""Sweeps that are broken on purpose: what was recorded stays, what failed is told, and the rest goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from sweeps import (
+    assert_nothing_twice,
+    epochs_of,
+    events,
+    family_of,
+    interrupt,
+    learned,
+    mlflow_runs,
+    neuroint,
+    record_of,
+    started,
+    survivors,
+    wait_until,
+    write_plugin,
+    write_question,
+    write_recording,
+)
+
+from neuroint.tracking import default_uri
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
+ONE_AT_A_TIME = {"concurrent": 1}
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    return write_recording(tmp_path_factory.mktemp("recording"))
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    return {"PYTHONPATH": str(write_plugin(tmp_path_factory.mktemp("site")))}
+
+
+@pytest.fixture(scope="module")
+def bad(tmp_path_factory, recording, plugin):
+    """A sweep whose reference arm has a stopped and a diverged run, one arm with a crash, one that always diverges."""
+    folder = tmp_path_factory.mktemp("bad")
+    rates = {"choice": [0.02, 1e-9, 1e30]}
+    file = write_question(
+        folder / "bad.yaml",
+        name="bad",
+        optimizer={"name": "adamw", "learning_rate": rates},
+        train={"steps_per_epoch": 8},
+        arms={
+            "none": {},
+            "raising": {
+                "optimizer": {"learning_rate": 0.02},
+                "objective": {"name": "fragile", "raises": {"choice": [False, True]}},
+            },
+            "hopeless": {"optimizer": {"learning_rate": {"choice": [1e30, 1e31]}}},
+        },
+        search={
+            "trials": 3,
+            "sampler": "random",
+            "grace_epochs": 1,
+            "reduction_factor": 2,
+            "points": [
+                {"optimizer.learning_rate": 0.02, "objective.raises": False},
+                {"optimizer.learning_rate": 1e-9, "objective.raises": True},
+                {"optimizer.learning_rate": 1e30},
+            ],
+            **ONE_AT_A_TIME,
+        },
+    )
+    done = neuroint("run", file, "--data", recording, "--results", folder / "results", "--name", "bad", **plugin)
+    return done, folder / "results" / "bad"
+
+
+def test_a_bad_trial_is_stopped_at_the_epoch_it_is_compared_at_and_optuna_sees_it_pruned(bad):
+    done, folder = bad
+    runs = record_of(folder).runs
+    assert runs["arm-none-0000"].status == "finished", done.stderr
+    assert runs["arm-none-0001"].status == "stopped"
+    first, second = ([m["best_validation_score"] for m in runs[f"arm-none-000{n}"].epochs.values()] for n in (0, 1))
+    worse = [epoch for epoch, (one, other) in enumerate(zip(first, second, strict=False), 1) if other < one]
+    assert worse == [len(second)], "compared after 1 and 2 epochs, and stopped where it is worse for the first time"
+    assert len(second) in (1, 2)
+    assert states(folder, "arm-none") == ["COMPLETE", "PRUNED", "FAIL"]
+
+
+def test_a_diverged_trial_is_an_outcome_and_the_sweep_goes_on(bad):
+    _, folder = bad
+    record = record_of(folder)
+    assert record.runs["arm-none-0002"].status == "diverged"
+    assert "lower the learning rate" in record.runs["arm-none-0002"].message
+    assert 0 not in record.runs["arm-none-0002"].epochs
+    assert record.runs["confirm-none-c0-s0"].status == "finished"
+    assert mlflow_runs(default_uri(folder.parent), "bad")["arm-none-0002"].info.status == "KILLED"
+
+
+def test_a_trial_that_raises_is_failed_with_its_traceback_in_journal_report_and_mlflow(bad):
+    done, folder = bad
+    run = record_of(folder).runs["arm-raising-0001"]
+    assert run.status == "failed"
+    assert "fragile_of_tests.py" in run.message
+    assert run.message.rstrip().endswith("RuntimeError: the objective was told to raise")
+    assert states(folder, "arm-raising")[:2] == ["COMPLETE", "FAIL"]
+    assert "the objective was told to raise" in (folder / "report.html").read_text()
+    shown = mlflow_runs(default_uri(folder.parent), "bad")["arm-raising-0001"]
+    assert shown.info.status == "FAILED"
+    assert "the objective was told to raise" in shown.data.tags["mlflow.note.content"]
+    assert "failed: arm-raising-0001" in done.stdout
+
+
+def test_an_arm_without_a_usable_trial_fails_the_sweep_and_the_others_are_scored(bad):
+    done, folder = bad
+    assert done.returncode == 4, done.stderr
+    assert "sweep failed: arm 'hopeless' has no usable run among 3 trials" in done.stdout
+    assert "arm-hopeless-0000 diverged" in done.stdout
+    record = record_of(folder)
+    assert record.status == "failed"
+    scored = {run.arm for run in record.runs.values() if "dev_test/single_trial_correlation" in run.metrics}
+    assert scored == {"none", "raising"}
+
+
+def test_a_crash_prints_no_traceback_of_the_libraries(bad):
+    done, _ = bad
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory, recording, plugin):
+    """A sweep in which the process of the first trial of one arm is killed in its second epoch."""
+    folder = tmp_path_factory.mktemp("killed")
+    marker = folder / "killed.pid"
+    kill = {"kill_at": 7, "marker": str(marker)}
+    file = write_question(
+        folder / "killed.yaml",
+        name="killed",
+        reference="calm",
+        arms={
+            "calm": {"objective": {"name": "fragile"}},
+            "killed": {"objective": {"name": "fragile", **kill}},
+            "raising": {"objective": {"name": "fragile", "raises": {"choice": [False, True]}}},
+        },
+        optimizer={"name": "adamw", "learning_rate": {"choice": [0.02, 0.01]}},
+        search={"sampler": "grid", "asha": False, **ONE_AT_A_TIME},
+        train={"steps_per_epoch": 4},
+    )
+    done = neuroint("run", file, "--data", recording, "--results", folder / "results", "--name", "killed", **plugin)
+    assert marker.exists(), done.stderr
+    return done, folder / "results" / "killed"
+
+
+def test_a_trial_whose_process_was_killed_ends_with_the_numbers_of_an_undisturbed_one(killed):
+    _, folder = killed
+    found = learned(record_of(folder))
+    starts = [event["run"] for event in events(folder) if event["kind"] == "run_started"]
+    again = [key for key in set(starts) if starts.count(key) > 1 and "killed" in key]
+    assert again == ["arm-killed-0000"]
+    assert_nothing_twice(folder)
+    for number in ("arm-{}-0000", "arm-{}-0001", "confirm-{}-c0-s0"):
+        assert found[number.format("killed")] == found[number.format("calm")], number
+    assert len(found["arm-killed-0000"][1]) == 3
+
+
+def test_a_sweep_that_ends_with_crashed_runs_exits_with_3(killed):
+    done, folder = killed
+    failed = [run.key for run in record_of(folder).runs.values() if run.status == "failed"]
+    assert len(failed) == 2, "two of four combinations raise"
+    assert record_of(folder).status == "finished"
+    assert done.returncode == 3
+
+
+def states(folder: Path, study: str) -> list[str]:
+    """How Optuna was told that the trials of a study ended."""
+    from optuna import get_all_study_names, load_study
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(folder / "ray" / f"{study}.optuna")))
+    (name,) = get_all_study_names(storage)
+    return [trial.state.name for trial in load_study(study_name=name, storage=storage).trials]
+
+
+PLANNED = {"reference-calm-0000"} | {f"arm-{arm}-{n:04d}" for arm in ("calm", "other") for n in range(2)}
+PLANNED |= {f"confirm-{arm}-c0-s{k}" for arm in ("calm", "other") for k in range(2)}
+
+
+def slow_question(file: Path) -> Path:
+    """A sweep that takes long enough to be hit in the middle of a run."""
+    calm = {"objective": {"name": "fragile", "pause_s": 0.1}}
+    return write_question(
+        file,
+        name="slow",
+        reference="calm",
+        arms={"calm": calm, "other": {**calm, "normalization": {"name": "population_pool"}}},
+        optimizer={"name": "adamw", "learning_rate": {"loguniform": [0.01, 0.05]}},
+        search={"reference_trials": 1, "trials": 2, **ONE_AT_A_TIME},
+        confirm={"seeds": 2},
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, recording, plugin):
+    """What the slow sweep finds when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    file = slow_question(folder / "slow.yaml")
+    done = neuroint("run", file, "--data", recording, "--results", folder, "--name", "slow", **plugin)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    return learned(record_of(folder / "slow"))
+
+
+def test_a_driver_that_is_interrupted_and_killed_twice_finishes_with_the_same_numbers(
+    tmp_path, recording, plugin, undisturbed
+):
+    folder, log = tmp_path / "slow", tmp_path / "log"
+    file = slow_question(tmp_path / "slow.yaml")
+    command = ("run", file, "--data", recording, "--results", tmp_path, "--name", "slow", "--resume")
+
+    with started(log, *command, **plugin) as process:  # --resume of a name that does not exist starts it
+        wait_until(lambda: epochs_of(folder, "arm-calm") >= 1, process, log)
+        family = family_of(process)
+        interrupt(process)
+        assert process.wait(60) == 130, log.read_text()
+        assert survivors(family) == []
+    told = log.read_text()
+    assert "sweep interrupted" in told
+    assert f"go on with: neuroint run {folder}/sweep.yaml --results {tmp_path} --name slow --resume" in told
+    assert "Traceback" not in told
+    assert mlflow_runs(default_uri(tmp_path), "slow")["sweep"].info.status == "KILLED"
+
+    for phase in ("arm-other", "confirm-other"):
+        with started(log, *command, **plugin) as process:
+            wait_until(lambda phase=phase: epochs_of(folder, phase) >= 2, process, log)
+            family = family_of(process)
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait(30)
+            assert survivors(family) == []
+
+    done = neuroint(*command, **plugin)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(record_of(folder).runs) == PLANNED
+    assert learned(record_of(folder)) == undisturbed
+    assert_nothing_twice(folder)
+    shown = mlflow_runs(default_uri(tmp_path), "slow")
+    assert set(shown) == PLANNED | {"sweep"}
+    assert {run.info.status for run in shown.values()} == {"FINISHED"}
+    for key, run in record_of(folder).runs.items():
+        assert shown[key].data.metrics["best_validation_score"] == run.metrics["best_validation_score"]
+    assert list((folder / "ray").glob("*.tune")) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own, of 24 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(disk)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_ends_the_sweep_with_a_message_and_it_resumes_when_there_is_space(
+    small_disk, tmp_path, recording, plugin, undisturbed
+):
+    folder, log, filler = small_disk / "slow", tmp_path / "log", small_disk / "filler"
+    file = slow_question(tmp_path / "slow.yaml")
+    command = ("run", file, "--data", recording, "--results", small_disk, "--name", "slow", "--resume")
+    with started(log, *command, **plugin) as process:
+        wait_until(lambda: epochs_of(folder, "arm-calm") >= 1, process, log)
+        fill(filler)
+        before = events(folder)
+        assert process.wait(200) == 4, log.read_text()
+    told = log.read_text()
+    assert "No space left on device" in told
+    assert "see to it that there is space" in told
+    assert "go on with: neuroint run" in told
+    assert "Traceback" not in told
+    assert events(folder)[: len(before)] == before
+    filler.unlink()
+    done = neuroint(*command, **plugin)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert learned(record_of(folder)) == undisturbed
+    assert_nothing_twice(folder)
+    shown = mlflow_runs(default_uri(small_disk), "slow")
+    assert set(shown) == PLANNED | {"sweep"}
+    assert {run.info.status for run in shown.values()} == {"FINISHED"}
+
+
+def fill(file: Path) -> None:
+    """Take all the space that is left on a disk."""
+    with file.open("wb", buffering=0) as filler:
+        for size in (2**20, 2**12):
+            try:
+                while True:
+                    filler.write(b"\0" * size)
+            except OSError:
+                continue

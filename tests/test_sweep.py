@@ -1,0 +1,471 @@
+"""A sweep from its question to scored arms, on a real Ray, a real Optuna and a real MLflow."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import ray
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
+from safetensors.numpy import load_file
+from sweeps import (
+    assert_nothing_twice,
+    events,
+    learned,
+    mlflow_runs,
+    question,
+    record_of,
+    write_recording,
+)
+
+from neuroint import registry
+from neuroint.config import parse_sweep
+from neuroint.seeding import derive
+from neuroint.sweep.claim import check_claim, claimed, rooted
+from neuroint.sweep.driver import run_sweep, unlock
+from neuroint.sweep.proposals import Proposals, open_study, start_points
+from neuroint.sweep.run import trials_at_once
+from neuroint.sweep.samplers import ARMS, REFERENCE, budget, runs_planned
+from neuroint.sweep.selection import ArmError, best_runs, representatives
+from neuroint.sweep.stopping import make_stopping
+from neuroint.tracking import Journal, SweepRecord, default_uri
+
+RATE = "optimizer.learning_rate"
+SEARCHED = {"name": "adamw", "learning_rate": {"loguniform": [0.005, 0.05]}}
+TWO_ARMS = {
+    "none": {},
+    "pool": {"normalization": {"name": "population_pool", "initial_strength": {"uniform": [0.01, 0.5]}}},
+}
+
+
+def small(**changes):
+    """A sweep in memory."""
+    return parse_sweep(question(**changes))
+
+
+class Scored:
+    """A Tune trial, as schedulers see it."""
+
+    def __init__(self, arm: str, key: str) -> None:
+        self.trial_id, self.config = f"tune's name of {key}", {"job": json.dumps({"arm": arm, "key": key})}
+
+
+def result(epoch: int, score: float, **more) -> dict:
+    return {"epoch": epoch, "best_validation_score": score, **more}
+
+
+@pytest.fixture
+def journal(tmp_path):
+    """A journal that has begun, and a way to enter whole runs."""
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append("sweep_started", sweep="small")
+
+    def enter(key, status, scores, phase="tune", arm="none"):
+        journal.append("run_started", run=key, phase=phase, arm=arm, seed=1, params={RATE: 0.01})
+        for epoch, score in enumerate(scores, 1):
+            journal.append("epoch", run=key, epoch=epoch, metrics={"best_validation_score": score})
+        if status:
+            journal.append("run_finished", run=key, status=status, metrics={"best_validation_score": max(scores)})
+
+    enter.record = lambda: SweepRecord.from_journal(journal.path)
+    return enter
+
+
+def test_a_run_is_judged_by_runs_of_its_arm_at_the_same_epoch_only(journal):
+    sweep = small(search={"grace_epochs": 1, "reduction_factor": 2})
+    stopping = make_stopping(sweep, ARMS, journal.record())
+    trials = {key: Scored(arm, key) for arm, key in [("none", "a"), ("none", "b"), ("own_past", "c"), ("none", "d")]}
+    for trial in trials.values():
+        stopping.on_trial_add(None, trial)
+    judge = lambda key, *how, **more: stopping.on_trial_result(None, trials[key], result(*how, **more))  # noqa: E731
+    assert judge("a", 1, 0.5) == TrialScheduler.CONTINUE
+    assert judge("c", 1, 0.1) == TrialScheduler.CONTINUE, "another arm's run is no rival"
+    assert judge("b", 1, 0.4) == TrialScheduler.STOP, "below the better half at the same epoch"
+    assert judge("a", 2, 0.6) == TrialScheduler.CONTINUE
+    assert judge("d", 1, 0.55) == TrialScheduler.CONTINUE, "better than the others were at epoch 1"
+    assert judge("d", 3, 0.1, finished=1) == TrialScheduler.CONTINUE, "what has run its length is not stopped"
+
+
+def test_an_undefined_score_neither_stops_a_run_nor_judges_others(journal):
+    stopping = make_stopping(small(search={"grace_epochs": 1}), ARMS, journal.record())
+    trials = [Scored("none", key) for key in "ab"]
+    for trial in trials:
+        stopping.on_trial_add(None, trial)
+    assert stopping.on_trial_result(None, trials[0], result(1, float("nan"))) == TrialScheduler.CONTINUE
+    assert stopping.on_trial_result(None, trials[1], result(1, -0.3)) == TrialScheduler.CONTINUE
+
+
+def test_after_an_interruption_runs_are_judged_by_those_that_had_ended(journal):
+    journal("arm-none-0000", "finished", [0.5, 0.6, 0.7])
+    journal("reference-none-0000", "finished", [0.9, 0.9, 0.9])
+    stopping = make_stopping(small(search={"grace_epochs": 1, "reduction_factor": 2}), ARMS, journal.record())
+    worse, better = Scored("none", "arm-none-0001"), Scored("none", "arm-none-0002")
+    for trial in (worse, better):
+        stopping.on_trial_add(None, trial)
+    assert stopping.on_trial_result(None, worse, result(1, 0.4)) == TrialScheduler.STOP
+    assert stopping.on_trial_result(None, better, result(1, 0.6)) == TrialScheduler.CONTINUE, "a stage of its own"
+
+
+def test_nothing_is_stopped_where_no_run_is_longer_than_its_grace(journal):
+    stopping = make_stopping(small(search={"grace_epochs": 3}), ARMS, journal.record())
+    for key, score in (("a", 0.5), ("b", 0.1)):
+        trial = Scored("none", key)
+        stopping.on_trial_add(None, trial)
+        assert stopping.on_trial_result(None, trial, result(1, score)) == TrialScheduler.CONTINUE
+
+
+def proposals(sweep, folder, arm, stage=ARMS, optimum=None, record=None) -> tuple[Proposals, list[dict]]:
+    """Ask for everything that is left of an arm, and give the configurations."""
+    study = open_study(sweep, arm, stage, folder, optimum or {})
+    if record is not None:
+        study.take_up(record)
+    found = Proposals([study], lambda key: None)
+    return found, [json.loads(found.suggest(f"t{n}")["job"]) for n in range(found.left())]
+
+
+def values(jobs: list[dict]) -> list[float]:
+    return [job["specs"]["optimizer"]["options"]["learning_rate"] for job in jobs]
+
+
+def test_an_arm_starts_at_the_references_optimum_then_at_the_given_points(tmp_path):
+    sweep = small(optimizer=SEARCHED, arms=TWO_ARMS, search={"trials": 3, "points": [{RATE: 0.04}]})
+    _, jobs = proposals(sweep, tmp_path, "pool", optimum={RATE: 0.0123})
+    assert values(jobs)[:2] == [0.0123, 0.04]
+    own = registry.normalizations["population_pool"].choices["initial_strength"].default
+    assert jobs[0]["specs"]["normalization"]["options"]["initial_strength"] == own
+    assert [job["key"] for job in jobs] == [f"arm-pool-{n:04d}" for n in range(3)]
+    assert len({job["seed"] for job in jobs}) == 1, "tuning compares configurations at one seed"
+
+
+def test_points_out_of_an_arms_range_are_left_to_its_sampler():
+    narrow = {"none": {}, "slow": {"optimizer": {"learning_rate": {"loguniform": [1e-4, 1e-3]}}}}
+    sweep = small(optimizer=SEARCHED, arms=narrow)
+    assert start_points(sweep, "slow", {RATE: 0.02}) == []
+    assert start_points(sweep, "none", {RATE: 0.02}) == [{RATE: 0.02}]
+
+
+def test_what_is_proposed_does_not_depend_on_where_a_search_was_interrupted(tmp_path):
+    sweep = small(optimizer=SEARCHED, search={"trials": 4, "sampler": "random"})
+    (tmp_path / "whole").mkdir()
+    whole = values(proposals(sweep, tmp_path / "whole", "none")[1])
+    assert len(set(whole)) == 4
+    study = open_study(sweep, "none", ARMS, tmp_path, {})
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append("sweep_started", sweep="small")
+    first = [study.ask(), study.ask()]
+    journal.append("run_started", run=first[0].key, phase="tune", arm="none", seed=1)
+    journal.append("run_finished", run=first[0].key, status="finished", metrics={"best_validation_score": 0.1})
+    record = SweepRecord.from_journal(journal.path)
+    _, rest = proposals(sweep, tmp_path, "none", record=record)
+    assert [job["key"] for job in rest] == ["arm-none-0001", "arm-none-0002", "arm-none-0003"]
+    assert values(rest) == whole[1:]
+    states = [trial.state.name for trial in open_study(sweep, "none", ARMS, tmp_path, {}).study.trials]
+    assert states == ["COMPLETE", "RUNNING", "RUNNING", "RUNNING"]
+
+
+def test_optuna_is_told_how_runs_ended_and_an_undefined_score_is_a_failure(tmp_path):
+    sweep = small(optimizer=SEARCHED, search={"trials": 5})
+    found, jobs = proposals(sweep, tmp_path, "none")
+    found.on_trial_result("t1", result(1, 0.2))
+    found.on_trial_complete("t0", result(3, 0.4, finished=1))
+    found.on_trial_complete("t1", result(2, 0.25))
+    found.on_trial_complete("t2", error=True)
+    found.on_trial_complete("t3", result(0, float("nan"), finished=1, diverged=1))
+    found.on_trial_complete("t4", result(3, float("nan"), finished=1))
+    trials = open_study(sweep, "none", ARMS, tmp_path, {}).study.trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL"]
+    assert trials[0].value == 0.4
+    assert trials[1].intermediate_values == {1: 0.2, 2: 0.25}
+    assert all(set(trial.params) == {RATE} for trial in trials)
+    assert isinstance(found, Searcher)
+    assert len(jobs) == 5
+
+
+def test_a_grid_tries_every_combination_once_and_its_points_first(tmp_path):
+    space = {"name": "adamw", "learning_rate": {"choice": [0.01, 0.02]}, "weight_decay": {"choice": [0, 0.1, 0.2]}}
+    point = {RATE: 0.02, "optimizer.weight_decay": 0.1}
+    sweep = small(optimizer=space, search={"sampler": "grid", "trials": 1, "reference_trials": 2, "points": [point]})
+    _, jobs = proposals(sweep, tmp_path, "none", optimum={RATE: 0.01})
+    tried = [tuple(job["specs"]["optimizer"]["options"][k] for k in ("learning_rate", "weight_decay")) for job in jobs]
+    assert tried[0] == (0.02, 0.1)
+    assert sorted(tried) == sorted(product([0.01, 0.02], [0, 0.1, 0.2]))
+    assert (budget(sweep, "none", REFERENCE), budget(sweep, "none", ARMS)) == (0, 6)
+
+
+def test_arms_get_equal_numbers_of_trials_and_the_reference_some_before(tmp_path):
+    sweep = small(optimizer=SEARCHED, search={"reference_trials": 3, "trials": 4}, confirm={"top": 2, "seeds": 3})
+    assert [budget(sweep, arm, REFERENCE) for arm in sweep.arms] == [3, 0]
+    assert [budget(sweep, arm, ARMS) for arm in sweep.arms] == [4, 4]
+    assert [runs_planned(sweep, arm) for arm in sweep.arms] == [3 + 4 + 6, 4 + 6]
+
+
+def test_the_best_runs_are_complete_ones_first_and_an_arm_without_any_says_why(journal):
+    journal("arm-none-0000", "finished", [0.2])
+    journal("arm-none-0001", "stopped", [0.9])
+    journal("arm-none-0002", "finished", [0.3])
+    journal("arm-none-0003", "finished", [float("nan")])
+    journal("arm-bad-0000", "diverged", [0.8], arm="bad")
+    record = journal.record()
+    assert [run.key[-1] for run in best_runs(record, "none")] == ["2", "0", "1"]
+    with pytest.raises(ArmError, match=r"arm 'bad' has no usable run among 1 trials \(arm-bad-0000 diverged"):
+        best_runs(record, "bad")
+
+
+def test_an_arm_is_represented_by_the_best_mean_over_seeds_of_whole_configurations(journal):
+    for key, score, status in [
+        ("c0-s0", 0.5, "finished"),
+        ("c0-s1", 0.1, "finished"),
+        ("c1-s0", 0.3, "finished"),
+        ("c1-s1", 0.4, "finished"),
+        ("c2-s0", 0.9, "finished"),
+        ("c2-s1", 0.9, "failed"),
+    ]:
+        journal(f"confirm-none-{key}", status, [score], phase="confirm")
+    chosen = representatives(journal.record(), ["none"])["none"]
+    assert [run.key for run in chosen] == ["confirm-none-c1-s0", "confirm-none-c1-s1"]
+    with pytest.raises(ArmError, match="arm 'other' has no configuration confirmed with every seed"):
+        representatives(journal.record(), ["other"])
+
+
+def test_a_second_driver_in_the_same_folder_is_refused(tmp_path):
+    sweep = small()
+    with (
+        claimed(tmp_path / "one", sweep),
+        pytest.raises(ValueError, match="another driver runs this sweep now"),
+        claimed(tmp_path / "one", sweep),
+    ):
+        pass
+    check_claim(tmp_path / "one", sweep, resume=True)
+    with pytest.raises(ValueError, match="asks something else"):
+        check_claim(tmp_path / "one", small(seed=4), resume=True)
+
+
+def test_relative_paths_are_fixed_where_the_sweep_is_started(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = {"data": {"path": "mouse"}, "init": {"source": "a/b"}}
+    arms = {"none": {}, "other": {"init": {"source": {"choice": ["c", "/d"]}}, "interaction": "linear_autoregressive"}}
+    found = rooted(small(**raw, arms=arms)).raw
+    assert found["data"]["path"] == str(tmp_path / "mouse")
+    assert found["init"]["source"] == str(tmp_path / "a/b")
+    assert found["arms"]["other"]["init"]["source"] == {"choice": [str(tmp_path / "c"), "/d"]}
+
+
+def test_small_trials_share_a_card_and_too_large_ones_are_refused():
+    sweep = small(resources={"cpus_per_worker": 1, "gpus_per_worker": 0.25})
+    assert trials_at_once(sweep.resources, {"CPU": 16, "GPU": 2}) == 8
+    with pytest.raises(ValueError, match=r"a trial asks for 0\.25 GPU .* the cluster has 0; lower"):
+        trials_at_once(sweep.resources, {"CPU": 16})
+
+
+# Below, sweeps are run.
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory):
+    return write_recording(tmp_path_factory.mktemp("recording"))
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One Ray for the sweeps of this module."""
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, recording, cluster):
+    """A search of the reference, one of both arms, and a confirmation with paired seeds."""
+    folder = tmp_path_factory.mktemp("results") / "small"
+    sweep = small(
+        optimizer=SEARCHED,
+        arms=TWO_ARMS,
+        data={"path": str(recording)},
+        train={"epochs": 2},
+        search={"reference_trials": 2, "trials": 2, "grace_epochs": 1},
+        confirm={"seeds": 2},
+    )
+    outcome = run_sweep(sweep, folder, style="quiet")
+    assert (outcome.status, outcome.message, outcome.failed) == ("finished", "", ())
+    assert not outcome.pending, outcome.pending.message
+    return outcome
+
+
+def marked(test):
+    """Mark a test that needs Ray."""
+    for mark in (pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)):
+        test = mark(test)
+    return test
+
+
+@marked
+def test_the_reference_is_searched_first_then_all_arms_get_the_same_trials(swept):
+    record = record_of(swept.folder)
+    keys = list(record.runs)
+    assert set(keys[:2]) == {"reference-none-0000", "reference-none-0001"}
+    for arm in ("none", "pool"):
+        assert sorted(key for key in keys if key.startswith(f"arm-{arm}-")) == [f"arm-{arm}-0000", f"arm-{arm}-0001"]
+    assert len(keys) == 2 + 4 + 4
+    assert_nothing_twice(swept.folder)
+
+
+@marked
+def test_the_first_trial_of_every_arm_has_the_values_of_the_references_optimum(swept):
+    runs = record_of(swept.folder).runs
+    optimum = max(
+        (run for key, run in runs.items() if key.startswith("reference-")),
+        key=lambda run: (run.status == "finished", run.metrics["best_validation_score"]),
+    )
+    assert [runs[f"arm-{arm}-0000"].params[RATE] for arm in ("none", "pool")] == [optimum.params[RATE]] * 2
+    assert runs["arm-none-0000"].epochs[1]["train_loss"] == optimum.epochs[1]["train_loss"], "the same run once more"
+
+
+@marked
+def test_the_parameters_of_an_arm_exist_only_in_its_study_and_in_its_runs(swept):
+    own = "normalization.initial_strength"
+    searched = {}
+    for file in (swept.folder / "ray").glob("arm-*.optuna"):
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(file)))
+        (study,) = optuna.get_all_study_summaries(storage)
+        searched[file.stem] = {p for t in storage.get_all_trials(study._study_id) for p in t.params}
+    assert searched == {"arm-none": {RATE}, "arm-pool": {RATE, own}}
+    runs = record_of(swept.folder).runs.values()
+    assert {run.arm for run in runs if own in run.params} == {"pool"}
+
+
+@marked
+def test_confirm_runs_have_fresh_seeds_paired_across_arms(swept):
+    runs = record_of(swept.folder).runs
+    seeds = {arm: [runs[f"confirm-{arm}-c0-s{k}"].seed for k in range(2)] for arm in ("none", "pool")}
+    assert seeds["none"] == seeds["pool"]
+    assert len(set(seeds["none"])) == 2
+    assert derive(3, "tune") not in seeds["none"]
+
+
+@marked
+def test_dev_test_is_read_for_the_representatives_alone_and_final_test_never(swept):
+    record = record_of(swept.folder)
+    reads = [(read["run"], read["tier"], read["reason"]) for read in record.test_reads]
+    assert sorted(reads) == sorted(
+        (f"confirm-{arm}-c0-s{k}", "dev_test", "comparison of arms") for arm in ("none", "pool") for k in range(2)
+    )
+    scored = {key for key, run in record.runs.items() if any(name.startswith("dev_test") for name in run.metrics)}
+    assert scored == {run for run, _, _ in reads}
+    assert list(swept.folder.rglob("*final_test*")) == []
+    order = [event["kind"] for event in events(swept.folder)]
+    assert order.index("test_read") < max(i for i, kind in enumerate(order) if kind == "run_finished")
+
+
+@marked
+def test_mlflow_holds_the_sweep_and_a_child_for_every_run(swept):
+    runs, record = mlflow_runs(default_uri(swept.folder.parent), "small"), record_of(swept.folder)
+    parent = runs.pop("sweep")
+    assert set(runs) == set(record.runs)
+    assert parent.info.status == "FINISHED"
+    for key, run in runs.items():
+        told = record.runs[key]
+        tags, params = run.data.tags, run.data.params
+        assert tags["mlflow.parentRunId"] == parent.info.run_id
+        assert (tags["arm"], tags["phase"], tags["seed"]) == (told.arm, told.phase, str(told.seed))
+        assert tags["information"] == "stimulus"
+        assert tags["sessions"].startswith("dynamic29515")
+        assert all(len(tags[name]) > 4 for name in ("git_commit", "data_hash", "version.torch", "version.ray"))
+        assert float(params[RATE]) == told.params[RATE]
+        assert {"core.name", "readout.name", "train.epochs", "data.path", "seed"} <= set(params)
+        assert run.info.status == {"finished": "FINISHED", "stopped": "KILLED"}[told.status]
+
+
+@marked
+def test_mlflow_holds_curves_final_scores_by_snr_and_files(swept):
+    import mlflow
+
+    uri = default_uri(swept.folder.parent)
+    client, runs = mlflow.MlflowClient(uri), mlflow_runs(uri, "small")
+    confirmed, tuned = runs["confirm-pool-c0-s1"], runs["arm-pool-0000"]
+    for name in ("train_loss", "validation_score", "seconds", "clips_per_s", "peak_memory_mb"):
+        steps = [point.step for point in client.get_metric_history(confirmed.info.run_id, name)]
+        assert steps == [1, 2], name
+    final = confirmed.data.metrics
+    assert {f"dev_test/single_trial_correlation/snr_q{q}" for q in (1, 5)} <= set(final)
+    assert {"dev_test/feve", "dev_test/cc_norm", "validation/single_trial_correlation"} <= set(final)
+    assert not [name for name in tuned.data.metrics if name.startswith("dev_test")]
+    files = {file.path for file in client.list_artifacts(confirmed.info.run_id)}
+    assert {"config.yaml", "leak_certificate.json", "best.safetensors", "validation_per_neuron.parquet"} <= files
+    assert any(name.startswith("moments_dev_test_dynamic29515") for name in files)
+    assert "state.pt" not in files
+    pages = {file.path for file in client.list_artifacts(runs["sweep"].info.run_id)}
+    assert {"sweep.yaml", "report.html"} <= pages
+    page = Path(client.download_artifacts(runs["sweep"].info.run_id, "report.html", str(swept.folder)))
+    assert page.read_text() == (swept.folder / "report.html").read_text()
+
+
+@marked
+def test_a_tuning_run_leaves_one_validation_score_per_neuron_whose_mean_is_its_score(swept):
+    run = record_of(swept.folder).runs["arm-none-0000"]
+    table = pd.read_parquet(swept.folder / run.folder / "validation_per_neuron.parquet")
+    assert len(table) == 6
+    np.testing.assert_allclose(
+        table["single_trial_correlation"].mean(), run.metrics["best_validation_score"], atol=1e-6
+    )
+
+
+@marked
+def test_resuming_a_finished_sweep_changes_nothing(swept, recording):
+    before, reads = learned(record_of(swept.folder)), len(record_of(swept.folder).test_reads)
+    again = run_sweep(parse_sweep_of(swept.folder), swept.folder, resume=True, style="quiet")
+    assert again.status == "finished"
+    assert learned(record_of(swept.folder)) == before
+    assert len(record_of(swept.folder).test_reads) == reads
+
+
+def parse_sweep_of(folder: Path):
+    from neuroint.config import load_sweep
+
+    return load_sweep(folder / "sweep.yaml")
+
+
+@marked
+def test_the_final_test_is_unlocked_once_with_its_reason_in_the_journal(swept):
+    unlock(swept.folder, "acceptance")
+    record = record_of(swept.folder)
+    reads = [(read["run"], read["reason"]) for read in record.test_reads if read["tier"] == "final_test"]
+    assert sorted(reads) == [(f"confirm-{arm}-c0-s{k}", "acceptance") for arm in ("none", "pool") for k in range(2)]
+    assert "final_test/single_trial_correlation" in record.runs["confirm-none-c0-s0"].metrics
+    shown = mlflow_runs(default_uri(swept.folder.parent), "small")["confirm-none-c0-s0"]
+    assert shown.data.metrics["final_test/single_trial_correlation"] == pytest.approx(
+        record.runs["confirm-none-c0-s0"].metrics["final_test/single_trial_correlation"]
+    )
+    with pytest.raises(ValueError, match=r"the final test was read already \('acceptance'\)"):
+        unlock(swept.folder, "once more")
+
+
+@marked
+def test_a_fitted_run_is_where_another_sweep_starts_and_a_grid_tries_all(swept, recording, tmp_path, monkeypatch):
+    monkeypatch.chdir(swept.folder)
+    fitted = "runs/confirm-none-c0-s0"
+    sweep = small(
+        data={"path": str(recording)},
+        init={"source": fitted, "core": "frozen"},
+        optimizer={"name": "adamw", "learning_rate": {"choice": [0.01, 0.02]}},
+        arms={"none": {}, "pool": {"normalization": {"name": "population_pool"}}},
+        train={"epochs": 1, "steps_per_epoch": 1},
+        search={"sampler": "grid"},
+    )
+    outcome = run_sweep(sweep, tmp_path / "results" / "from", style="quiet")
+    assert outcome.status == "finished", outcome.message
+    runs = record_of(outcome.folder).runs
+    for arm in ("none", "pool"):
+        assert sorted(runs[f"arm-{arm}-000{n}"].params[RATE] for n in range(2)) == [0.01, 0.02]
+    before = load_file(Path(fitted) / "best.safetensors")
+    after = load_file(outcome.folder / runs["arm-pool-0000"].folder / "best.safetensors")
+    same = {name for name in before if np.array_equal(before[name], after[name])}
+    core = {name for name in before if name.startswith("core.") and name.endswith("weight")}
+    assert core
+    assert core <= same, "the core is frozen"
+    assert {name for name in before if name.startswith("readouts.")} - same, "the readout is trained"
