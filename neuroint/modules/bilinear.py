@@ -62,4 +62,4 @@ def _axis_taps(
     upper = position - below
     inside = (taps >= 0) & (taps <= size - 1)
     shares = torch.stack([1 - upper, upper], dim=-1) * inside
-    return taps.clamp(0, size - 1).long(), shares
+    return taps.clamp(0, size - 1).nan_to_num(0).long(), shares  # a point that is NaN reads NaN, by its shares

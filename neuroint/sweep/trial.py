@@ -41,7 +41,8 @@ def run_trial(config: dict[str, Any]) -> None:
 def fit_here(job: TrialConfig, runtime: Runtime) -> None:
     """Open the data and train; a divergence is reported as an outcome."""
     torch.set_num_threads(max(1, int(job.resources.cpus_per_worker)))
-    _repeat_last_report(runtime)
+    if _had_finished(runtime):
+        return
     try:
         train_trial(job, open_data(job.data), runtime)
     except DivergedError as error:
@@ -50,13 +51,18 @@ def fit_here(job: TrialConfig, runtime: Runtime) -> None:
         runtime.report({"epoch": 0, **outcome, "finished": 1, "diverged": 1, "message": str(error)}, None)
 
 
-def _repeat_last_report(runtime: Runtime) -> None:
-    """Report the checkpoint's epoch once more: a killed driver may have kept the one, but not the other."""
+def _had_finished(runtime: Runtime) -> bool:
+    """Report the checkpoint's epoch once more, and tell whether it was the last.
+
+    A driver that was killed may have kept the checkpoint, but not the report.
+    """
     folder = runtime.checkpoint()
     if folder is None:
-        return
-    state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
-    runtime.report(state["progress"]["last"], folder)
+        return False
+    last = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)["progress"]["last"]
+    # Handing the files on again makes Tune drop those that are about to be read, unless nothing is left to train.
+    runtime.report(last, folder if last["finished"] else None)
+    return bool(last["finished"])
 
 
 def _launch_workers(job: TrialConfig) -> None:
