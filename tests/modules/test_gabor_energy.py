@@ -87,3 +87,11 @@ def test_kernels_larger_than_the_grid_of_windows_are_refused():
 def test_learned_layers_without_kernels_are_refused():
     with pytest.raises(ValueError, match=r"give one of each per layer"):
         GaborEnergy(stimulus_shape=(1, 20, 20), channels=(4,))
+
+
+def test_every_image_and_channel_is_filtered_by_itself():
+    images = torch.randn(3, 2, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    together = EnergyBank((2, SIDE, SIDE), [(4.0, 0.3), (7.0, 1.0)], 0.6, cells=3, window=0.3).energies(images)
+    for image, channel in ((0, 1), (2, 0)):
+        alone = energy(images[image, channel], (4.0, 0.3), (7.0, 1.0))
+        np.testing.assert_allclose(together[image, channel, :, MIDDLE, MIDDLE].numpy(), alone, rtol=1e-4)

@@ -67,13 +67,15 @@ class EnergyBank(nn.Module):
     def energies(
         self, images: Float[Tensor, "images channel height width"]
     ) -> Float[Tensor, "images channel waves row column"]:
-        """Sum the squares of each filter's even and odd answer."""
-        (row_cos, row_sin, row_flat), (col_cos, col_sin, col_flat) = self.rows, self.columns
-        sheet = images[:, :, None]
-        by_cos, by_sin, by_flat = (rows @ sheet for rows in (row_cos, row_sin, row_flat))
-        even = by_cos @ col_cos.mT - by_sin @ col_sin.mT - self.uniform[:, None, None] * (by_flat @ col_flat.mT)
-        odd = by_sin @ col_cos.mT + by_cos @ col_sin.mT
-        return even.square() + odd.square()
+        """Sum the squares of each filter's even and odd answer; one product for all rows, then one for each wave."""
+        sheet = images.permute(2, 0, 1, 3).flatten(1)  # height, images x channel x width
+        by_rows = (self.rows.flatten(0, 2) @ sheet).view(*self.rows.shape[:2], -1, images.shape[3])
+        cos, sin, flat = by_rows
+        to_cos, to_sin, to_flat = self.columns.mT
+        even = cos @ to_cos - sin @ to_sin - self.uniform[:, None, None] * (flat @ to_flat)
+        odd = sin @ to_cos + cos @ to_sin
+        found = even.square() + odd.square()  # waves, row x images x channel, column
+        return found.unflatten(1, (-1, *images.shape[:2])).permute(2, 3, 0, 1, 4)
 
     def _keep(self, name: str, values: Tensor) -> None:
         self.register_buffer(name, values.to(torch.float32), persistent=False)

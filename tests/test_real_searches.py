@@ -1,0 +1,127 @@
+"""The searches on real recordings hold back what they promise, run at smoke size, and can learn."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neuroint.config import load_sweep
+from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, VALIDATION
+from neuroint.recordings import open_data
+from neuroint.runtime import LocalRuntime
+from neuroint.sweep.planning import summarize_arms
+from neuroint.train import train_trial
+
+pytestmark = pytest.mark.recordings
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = {"retina": "retina_liu2017/retina.npz", "v4": "v4_cowley2026/v4_210325.npz"}
+
+
+@pytest.fixture
+def asked(recordings):
+    def read(name, *overrides):
+        sweep = load_sweep(ROOT / f"search_spaces/{name}.yaml", overrides, str(recordings / FILES[name]))
+        (session,) = open_data(sweep.data)
+        return sweep, session
+
+    return read
+
+
+def scored_rows(session, tier):
+    source, skip = session.source, session.scored_from
+    clips = session.clips(tier)
+    return np.concatenate([np.arange(source.rows[c] + skip, source.rows[c] + source.lengths[c]) for c in clips])
+
+
+def test_the_retinas_final_test_is_the_last_fifth_of_all_frames(asked):
+    _, session = asked("retina")
+    assert sorted(scored_rows(session, FINAL_TEST)) == list(range(24000, 30000))
+    assert session.facts.n_neurons == 177
+
+
+def test_no_scored_frame_of_the_retina_is_near_one_that_is_trained_on(asked):
+    _, session = asked("retina")
+    trained = np.concatenate(
+        [
+            np.arange(session.source.rows[c], session.source.rows[c] + session.source.lengths[c])
+            for c in session.clips(TRAIN)
+        ]
+    )
+    for tier in (VALIDATION, DEV_TEST, FINAL_TEST):
+        scored = scored_rows(session, tier)
+        behind = [np.min(s - trained[trained <= s], initial=10**6) for s in scored[::50]]
+        assert min(behind) > 39  # 10 frames of the core and 27 of the cells' own past
+
+
+def test_the_retina_forbids_conclusions_on_coupling(asked):
+    _, session = asked("retina")
+    assert any(caution.endswith("no coupling between cells") for caution in session.cautions)
+
+
+def test_a_fifth_of_the_v4_images_is_held_back_with_all_their_repeats(asked):
+    _, session = asked("v4")
+    images = {tier: set(session.source.rows[session.clips(tier)]) for tier in (TRAIN, VALIDATION, DEV_TEST, FINAL_TEST)}
+    assert {tier: len(found) for tier, found in images.items()} == {
+        TRAIN: 384,
+        VALIDATION: 64,
+        DEV_TEST: 64,
+        FINAL_TEST: 128,
+    }
+    assert len(set.union(*images.values())) == 640
+
+
+def test_the_held_back_v4_images_are_the_committed_ones(asked):
+    _, session = asked("v4")
+    assert sorted(set(session.source.rows[session.clips(FINAL_TEST)]))[:12] == [
+        0,
+        8,
+        11,
+        12,
+        14,
+        16,
+        18,
+        28,
+        37,
+        41,
+        46,
+        52,
+    ]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_linear_floor_is_among_the_arms_and_all_can_be_built(asked, name):
+    sweep, session = asked(name)
+    built = {arm.name: arm for arm in summarize_arms(sweep, [session])}
+    assert "linear" in built
+    assert {arm.information for arm in built.values()} <= {"stimulus", "own_predictions"}
+
+
+@pytest.mark.slow
+def test_a_readout_of_energies_learns_v4_in_a_few_epochs(asked):
+    sweep, session = asked("v4", "train.epochs=3", "train.ema=null")
+    values = {"readout.weight_l1": 3e-4, "optimizer.learning_rate": 4e-3}
+    scores = []
+    config = sweep.trial("energy_linear", values, key="few", phase="tune", seed=0)
+    train_trial(config, [session], LocalRuntime(on_report=lambda m, _: scores.append(m["validation_score"])))
+    assert scores[-1] > 0.35  # chance is 0; the linear arm ends at .24
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", FILES)
+def test_the_search_runs_at_smoke_size_and_leaves_the_final_test_alone(recordings, tmp_path, name):
+    command = [sys.executable, "-m", "neuroint.cli", "run", f"search_spaces/{name}.yaml", "--smoke", "--quiet"]
+    command += ["--data", str(recordings / FILES[name]), "--results", str(tmp_path), "--name", "smoke", "--cpus", "2"]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "smoke/report.html").is_file()
+    journal = [json.loads(line) for line in (tmp_path / "smoke/journal.jsonl").read_text().splitlines()]
+    read = [entry["tier"] for entry in journal if entry["kind"] == "test_read"]
+    assert set(read) == {DEV_TEST}
