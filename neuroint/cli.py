@@ -298,7 +298,7 @@ def _bad_input() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(BAD_INPUT) from None
     except KeyboardInterrupt:
-        print("interrupted before anything was trained", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
 
 

@@ -30,6 +30,7 @@ from neuroint.tracking import default_uri
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 ONE_AT_A_TIME = {"concurrent": 1}
+RAY_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}  # idle; they look once a minute whether Ray is there
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +239,7 @@ def test_a_driver_that_is_interrupted_and_killed_twice_finishes_with_the_same_nu
             family = family_of(process)
             os.kill(process.pid, signal.SIGKILL)
             process.wait(30)
-            assert survivors(family) == []
+            assert set(survivors(family, 10)) <= RAY_AGENTS
 
     done = neuroint(*command, **plugin)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -280,7 +281,8 @@ def test_a_full_disk_ends_the_sweep_with_a_message_and_it_resumes_when_there_is_
         assert process.wait(200) == 4, log.read_text()
     told = log.read_text()
     assert "No space left on device" in told
-    assert "see to it that there is space" in told
+    assert "sweep failed: a disk or folder refused" in told
+    assert "nothing is lost: neuroint upload" in told
     assert "go on with: neuroint run" in told
     assert "Traceback" not in told
     assert events(folder)[: len(before)] == before

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import ray
 
 from neuroint.config import Resources
+from neuroint.sweep.interruption import interruptible
 from neuroint.sweep.run import trials_at_once
 
 SETTINGS = {
@@ -33,8 +32,8 @@ SETTINGS = {
 def cluster(resources: Resources, cpus: int | None = None) -> Iterator[Mapping[str, float]]:
     """Join the cluster named by RAY_ADDRESS, or start one here; yields its CPUs and GPUs.
 
-    A cluster that this process has joined before is used, and is not left at the end. SIGTERM, by which a job is
-    stopped, ends the body like Ctrl-C.
+    A cluster that this process has joined before is used, and is not left at the end. Ctrl-C and SIGTERM end the body
+    where it asks for them.
 
     Raises:
         ValueError: the cluster is too small for one trial.
@@ -48,7 +47,7 @@ def cluster(resources: Resources, cpus: int | None = None) -> Iterator[Mapping[s
     if not joined:
         ray.init(**_options(resources, cpus))
     try:
-        with _terminable():
+        with interruptible():
             capacity = ray.cluster_resources()
             trials_at_once(resources, capacity)
             yield capacity
@@ -63,19 +62,3 @@ def _options(resources: Resources, cpus: int | None) -> dict[str, Any]:
         return quiet
     # A stopped trial of several workers gives its resources back through the State API: the dashboard's.
     return quiet | {"num_cpus": cpus or os.cpu_count(), "include_dashboard": resources.workers > 1}
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(number: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt

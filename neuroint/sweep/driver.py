@@ -91,7 +91,7 @@ def _phases(sweeper: Sweeper) -> tuple[str, str]:
     except ArmError as fault:
         return "failed", str(fault)
     except OSError as fault:
-        return "failed", f"{fault}; see to it that there is space and that folders can be written"
+        return "failed", f"a disk or folder refused: {fault}"
     except Exception:
         return "failed", traceback.format_exc()
     return "finished", ""

@@ -18,8 +18,11 @@ from neuroint.fit import WEIGHTS_FILE
 from neuroint.metrics.moments import Moments
 from neuroint.results import write_moments
 from neuroint.runtime import LocalRuntime
+from neuroint.sweep.interruption import stop_if_asked
 from neuroint.sweep.selection import ArmError, best_runs, representatives
 from neuroint.tracking.journal import Journal, RunRecord, SweepRecord
+
+POLL_S = 0.5
 
 
 def score_arms(sweep: SweepConfig, folder: Path, tier: str, reason: str) -> None:
@@ -86,8 +89,9 @@ def _predict(
     remote = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(_score)
     waiting = {remote.remote(_job(folder, run), _weights(folder, run), tiers): run for run in runs}
     while waiting:
-        (ready,), _ = ray.wait(list(waiting))
-        yield waiting.pop(ready), cast(dict[str, dict[str, Moments]], ray.get(ready))
+        stop_if_asked()
+        for ready in ray.wait(list(waiting), timeout=POLL_S)[0]:
+            yield waiting.pop(ready), cast(dict[str, dict[str, Moments]], ray.get(ready))
 
 
 def summary(tier: str, moments: Mapping[str, Moments]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from ray.tune import Callback, Checkpoint
 
 from neuroint.config import TrialConfig
 from neuroint.results import CERTIFICATE_FILE, NOT_KEPT
+from neuroint.sweep.interruption import stop_if_asked
 from neuroint.sweep.outcome import refusal_in, status_of
 from neuroint.sweep.selection import METRIC
 from neuroint.sweep.trial import WORKERS_FOLDER, job_of
@@ -86,6 +87,10 @@ class Watch(Callback):
         self.journal = Journal(folder / "journal.jsonl")
         self.known = {run.key: max(run.epochs, default=0) for run in record.runs.values()}
         self.fault: OSError | None = None
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Let Ctrl-C through, several times a second."""
+        stop_if_asked()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record the configuration of a run."""

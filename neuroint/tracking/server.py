@@ -61,8 +61,8 @@ def import_mlflow(module: str = "mlflow") -> Any:
     found = importlib.import_module("mlflow")
     if not hasattr(found, "__version__"):
         raise TrackingError("found a folder mlflow, expected the package; run: pip install -e .")
-    for name in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints what it also raises
     return importlib.import_module(module)
 
 

@@ -157,7 +157,7 @@ class Uploader:
                 Exception
             ) as caught:  # the network, a disk, a bug: none may reach training; it is told and tried again
                 error = caught
-        told = None if error is None else f"{type(error).__name__}: {without_password(str(error).strip()[:500])}"
+        told = None if error is None else f"{type(error).__name__}: {_brief(error)}"
         if told and told != self.last_error:
             log.warning("MLflow does not take it yet, training goes on: %s", told)
         self.last_error = told
@@ -193,7 +193,7 @@ class Uploader:
             except Refused as error:
                 self._refuse(str(error), progress)
             except Exception as error:  # a full disk or bucket: the files stay where they are and are tried again
-                files["error"], last = without_password(str(error)[:500]), error
+                files["error"], last = _brief(error), error
                 continue
             progress.waiting.remove(files)
             self._save()
@@ -252,6 +252,11 @@ class Uploader:
         left = f"{events} events and {len(progress.waiting)} uploads are not in {progress.tracking_uri} yet"
         why = f" ({self.last_error})" if self.last_error else ""
         return f"{left}{why}{refused}; nothing is lost: neuroint upload {self.folder} sends them"
+
+
+def _brief(error: Exception) -> str:
+    """What an error says, without the statement and the values that SQLAlchemy adds."""
+    return without_password(str(error).partition("\n[SQL")[0].strip().rpartition("\n")[2][:500])
 
 
 def _store_of(progress: Progress) -> tuple[str, str, str]:
