@@ -1,74 +1,133 @@
-"""A sweep as a Ray job, against a head that was started with ``ray start --head``."""
+"""A sweep submitted as a Ray job to a head started by ``ray start --head``, by the scripts of ``cluster/``."""
 
 from __future__ import annotations
 
 import os
-import shutil
+import signal
 import socket
 import subprocess
 import sys
-import tempfile
+import time
+import urllib.request
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import psutil
 import pytest
-from sweeps import environment, write_question, write_recording
+from sweeps import environment, mlflow_runs, record_of, survivors, write_question, write_recording
 
-from neuroint.tracking import SweepRecord
+from neuroint.tracking import default_uri
 
 ROOT = Path(__file__).resolve().parents[1]
-BIN = Path(sys.executable).parent
+HEAD, SUBMIT = ROOT / "cluster" / "local" / "head.sh", ROOT / "cluster" / "jobs" / "submit.sh"
+OTHER_PORTS = ("ray-client-server", "dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export")
+COMMIT = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
 
 
-def free_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return opened.getsockname()[1]
+def programs(**more: str) -> dict[str, str]:
+    """An environment in which the programs of this Python are found first."""
+    return environment(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}", **more)
 
 
-def program(*command: str, timeout_s: float, **variables: str) -> subprocess.CompletedProcess[str]:
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    given = environment(PATH=path, PYTHONUNBUFFERED="1", **variables)
-    return subprocess.run(command, capture_output=True, text=True, env=given, cwd=ROOT, timeout=timeout_s)
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(count)]
+        return [found.getsockname()[1] for found in sockets]
 
 
-@pytest.fixture
-def head():
-    """Start a head on free ports; its processes, known by their session's folder, are ended afterwards."""
-    folder = tempfile.mkdtemp(prefix="nj", dir="/tmp")  # sockets need a short path
-    gcs, dashboard = free_port(), free_port()
-    ports = [f"--port={gcs}", f"--dashboard-port={dashboard}"]
-    run = program(
-        "ray", "start", "--head", "--num-cpus=2", "--disable-usage-stats", f"--temp-dir={folder}", *ports, timeout_s=120
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    yield {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
-    own = [p for p in psutil.process_iter() if _belongs(p, folder, gcs)]
-    for process in own:
-        process.kill()
-    psutil.wait_procs(own, timeout=20)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _belongs(process: psutil.Process, folder: str, gcs: int) -> bool:
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    """The address of a head on free ports; its processes end with it."""
+    port, dashboard, *others = free_ports(2 + len(OTHER_PORTS))
+    ports = [f"--{name}-port={found}" for name, found in zip(OTHER_PORTS, others, strict=True)]
+    log = tmp_path_factory.mktemp("head") / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [HEAD, "--num-cpus=2", *ports],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=programs(PORT=str(port), DASHBOARD_PORT=str(dashboard)),
+            start_new_session=True,
+        )
+    family: list[psutil.Process] = []
     try:
-        line = " ".join(process.cmdline())
-        return process.pid != os.getpid() and (folder in line or f"127.0.0.1:{gcs}" in line or f"port={gcs}" in line)
-    except psutil.Error:
-        return False
+        address = f"http://127.0.0.1:{dashboard}"
+        wait_for(address, process, log)
+        yield address
+    finally:
+        if process.poll() is None:
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        survivors(family, 10)
 
 
-@pytest.mark.slow
+def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until jobs can be submitted."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/api/jobs/", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.3)
+    pytest.fail(f"the head does not answer (exit code {process.poll()}):\n{log.read_text()}")
+
+
 @pytest.mark.ray
-@pytest.mark.timeout(400)
-def test_a_sweep_runs_as_a_job_and_its_log_shows_progress(head, tmp_path):
-    data = write_recording(tmp_path / "data")
-    file = write_question(tmp_path / "small.yaml")
-    places = ["--data", str(data), "--results", str(tmp_path / "results"), "--name", "job"]
-    run = program("cluster/jobs/submit.sh", str(file), *places, timeout_s=380, **head)
-    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
-    assert "epoch   1  loss" in run.stdout
-    assert "sweep finished" in run.stdout
-    record = SweepRecord.from_journal(tmp_path / "results" / "job" / "journal.jsonl")
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_sweep_submitted_as_a_job_leaves_results_runs_and_progress_lines(head, tmp_path):
+    data = write_recording(tmp_path / "recording")
+    file = write_question(tmp_path / "small.yaml", train={"epochs": 2})
+    results = tmp_path / "results"
+    options = ["--data", data, "--results", results, "--name", "job"]
+    done = subprocess.run(
+        [SUBMIT, file, *options],
+        capture_output=True,
+        text=True,
+        env=programs(RAY_API_SERVER_ADDRESS=head),
+        timeout=500,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "arm-own_past-0000            epoch   2" in done.stdout
+    assert "sweep finished" in done.stdout
+    record = record_of(results / "job")
     assert record.status == "finished"
-    assert (tmp_path / "results" / "job" / "report.html").is_file()
+    assert set(record.runs) == {f"{start}-{arm}-{end}" for arm in ("none", "own_past") for start, end in RUNS}
+    assert record.tags["git_commit"] == COMMIT, "the commit travels with the job"
+    assert (results / "job" / "report.html").exists()
+    assert set(mlflow_runs(default_uri(results), "small")) == {"sweep", *record.runs}
+
+
+RUNS = (("arm", "0000"), ("confirm", "c0-s0"))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_job_with_bad_input_fails_with_the_message(head, tmp_path):
+    done = subprocess.run(
+        [SUBMIT, "search_spaces/quickstart.yaml", "--data", "/nowhere", "--name", "bad"],
+        capture_output=True,
+        text=True,
+        env=programs(RAY_API_SERVER_ADDRESS=head),
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert "error: '/nowhere' does not exist" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["PORT", "DASHBOARD_PORT"])
+def test_a_head_on_a_port_that_is_taken_says_so(name):
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = str(taken.getsockname()[1])
+        free = dict(zip(("PORT", "DASHBOARD_PORT"), map(str, free_ports(2)), strict=True))
+        done = subprocess.run([HEAD], capture_output=True, text=True, env=programs(**(free | {name: port})), timeout=60)
+    assert done.returncode == 1
+    assert f"{name}={port} cannot be listened on; stop what runs there (another Ray?), or set {name}" in done.stderr
