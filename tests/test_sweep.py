@@ -25,9 +25,10 @@ from sweeps import (
 )
 
 from neuroint import registry
-from neuroint.config import parse_sweep
+from neuroint.config import Resources, parse_sweep
 from neuroint.seeding import derive
 from neuroint.sweep.claim import check_claim, claimed, rooted
+from neuroint.sweep.cluster import _options as cluster_options
 from neuroint.sweep.driver import run_sweep, unlock
 from neuroint.sweep.proposals import Proposals, open_study, start_points
 from neuroint.sweep.run import trials_at_once
@@ -469,3 +470,10 @@ def test_a_fitted_run_is_where_another_sweep_starts_and_a_grid_tries_all(swept, 
     assert core
     assert core <= same, "the core is frozen"
     assert {name for name in before if name.startswith("readouts.")} - same, "the readout is trained"
+
+
+def test_without_an_address_no_cluster_that_happens_to_run_here_is_joined(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert cluster_options(Resources(), 2)["address"] == "local"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert "address" not in cluster_options(Resources(), 2)

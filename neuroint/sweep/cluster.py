@@ -60,5 +60,6 @@ def _options(resources: Resources, cpus: int | None) -> dict[str, Any]:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if os.environ.get("RAY_ADDRESS"):
         return quiet
-    # A stopped trial of several workers gives its resources back through the State API: the dashboard's.
-    return quiet | {"num_cpus": cpus or os.cpu_count(), "include_dashboard": resources.workers > 1}
+    # "local", or Ray joins whatever was started on this machine. A stopped trial of several workers gives its resources
+    # back through the State API: the dashboard's.
+    return quiet | {"address": "local", "num_cpus": cpus or os.cpu_count(), "include_dashboard": resources.workers > 1}
