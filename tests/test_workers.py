@@ -26,7 +26,7 @@ def recording(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster():
     """A Ray of two CPUs with the dashboard, without which a stopped trial keeps its workers' places."""
-    ray.init(num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 

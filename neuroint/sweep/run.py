@@ -127,7 +127,8 @@ class Sweeper:
                 num_samples=proposals.left(),
                 search_alg=proposals,
                 scheduler=stopping,
-                reuse_actors=True,
+                # A stopped trial of several workers must lose its process, or they train on and keep their places.
+                reuse_actors=self.sweep.resources.workers == 1,
                 max_concurrent_trials=self._at_once(),
                 trial_dirname_creator=_folder_name,
             ),
