@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import product
 from pathlib import Path
 
@@ -28,8 +29,9 @@ from neuroint import registry
 from neuroint.config import Resources, parse_sweep
 from neuroint.seeding import derive
 from neuroint.sweep.claim import check_claim, claimed, rooted
-from neuroint.sweep.cluster import _options as cluster_options
+from neuroint.sweep.cluster import cluster as cluster_of
 from neuroint.sweep.driver import run_sweep, unlock
+from neuroint.sweep.progress import follow
 from neuroint.sweep.proposals import Proposals, open_study, start_points
 from neuroint.sweep.run import trials_at_once
 from neuroint.sweep.samplers import ARMS, REFERENCE, budget, runs_planned
@@ -67,12 +69,13 @@ def journal(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append("sweep_started", sweep="small")
 
-    def enter(key, status, scores, phase="tune", arm="none"):
+    def enter(key, status, scored, phase="tune", arm="none"):
         journal.append("run_started", run=key, phase=phase, arm=arm, seed=1, params={RATE: 0.01})
-        for epoch, score in enumerate(scores, 1):
-            journal.append("epoch", run=key, epoch=epoch, metrics={"best_validation_score": score})
+        for epoch, score in enumerate(scored, 1):
+            scores = dict.fromkeys(("best_validation_score", "validation_score"), score)
+            journal.append("epoch", run=key, epoch=epoch, metrics={"train_loss": 1.0, **scores})
         if status:
-            journal.append("run_finished", run=key, status=status, metrics={"best_validation_score": max(scores)})
+            journal.append("run_finished", run=key, status=status, metrics={"best_validation_score": max(scored)})
 
     enter.record = lambda: SweepRecord.from_journal(journal.path)
     return enter
@@ -264,6 +267,51 @@ def test_small_trials_share_a_card_and_too_large_ones_are_refused():
         trials_at_once(sweep.resources, {"CPU": 16})
 
 
+def test_progress_is_shown_as_lines_as_json_or_not_at_all(journal, tmp_path, capsys):
+    sweep = small()
+
+    def shown(style):
+        with follow(tmp_path / "journal.jsonl", style, sweep):
+            journal("arm-none-0000", "diverged", [0.5, float("nan")])
+        return capsys.readouterr().out.splitlines()
+
+    lines = shown("lines")
+    assert [line.split()[:3] for line in lines[:2]] == [
+        ["arm-none-0000", "epoch", "1"],
+        ["arm-none-0000", "epoch", "2"],
+    ]
+    assert lines[2].split()[:2] == ["arm-none-0000", "diverged"]
+    kinds = [json.loads(line, parse_constant=pytest.fail)["kind"] for line in shown("json")]
+    assert kinds == ["run_started", "epoch", "epoch", "run_finished"]
+    assert shown("quiet") == []
+
+
+def test_bars_count_runs_that_ended_before_an_interruption_too(journal, tmp_path, capsys):
+    journal("arm-none-0000", "finished", [0.5])
+    with follow(tmp_path / "journal.jsonl", "bars", small(search={"trials": 1})):
+        journal("confirm-none-c0-s0", "finished", [0.25], phase="confirm")
+    err = capsys.readouterr().err
+    assert "2/2" in err
+    assert "best validation 0.500" in err
+
+
+@pytest.mark.parametrize(("address", "joined"), [(None, "local"), ("10.0.0.1:6379", None)])
+def test_a_cluster_that_happens_to_run_here_is_joined_only_if_it_is_named(monkeypatch, address, joined):
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    seen = []
+    monkeypatch.setattr(ray, "init", lambda *a, **k: seen.append((a, os.environ.get("RAY_ADDRESS"))))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    with cluster_of(Resources(), cpus=2):
+        assert os.environ.get("RAY_ADDRESS") == address, "what this process is told is as before"
+    ((arguments, told),) = seen
+    assert arguments == ((joined,) if joined else ())
+    assert told, "processes of a Ray that is started know its address"
+
+
 # Below, sweeps are run.
 
 
@@ -275,9 +323,8 @@ def recording(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cluster():
     """One Ray for the sweeps of this module."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+    with cluster_of(Resources(), cpus=2):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -470,10 +517,3 @@ def test_a_fitted_run_is_where_another_sweep_starts_and_a_grid_tries_all(swept, 
     assert core
     assert core <= same, "the core is frozen"
     assert {name for name in before if name.startswith("readouts.")} - same, "the readout is trained"
-
-
-def test_without_an_address_no_cluster_that_happens_to_run_here_is_joined(monkeypatch):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert cluster_options(Resources(), 2)["address"] == "local"
-    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert "address" not in cluster_options(Resources(), 2)

@@ -12,7 +12,8 @@ import ray
 from ray.util import placement_group_table
 from sweeps import assert_nothing_twice, epochs_of, question, record_of, write_recording
 
-from neuroint.config import parse_sweep
+from neuroint.config import Resources, parse_sweep
+from neuroint.sweep.cluster import cluster as cluster_of
 from neuroint.sweep.driver import run_sweep
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -25,10 +26,9 @@ def recording(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A Ray of two CPUs with the dashboard, without which a stopped trial keeps its workers' places."""
-    ray.init("local", num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+    """One Ray of two CPUs for all sweeps of this module."""
+    with cluster_of(Resources(workers=2), cpus=2):
+        yield
 
 
 def sweep_on(workers: int, recording):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import ray
 
@@ -45,7 +45,7 @@ def cluster(resources: Resources, cpus: int | None = None) -> Iterator[Mapping[s
         logging.getLogger(name).setLevel(logging.CRITICAL)
     joined = ray.is_initialized()
     if not joined:
-        ray.init(**_options(resources, cpus))
+        _join_or_start(resources, cpus)
     try:
         with interruptible():
             capacity = ray.cluster_resources()
@@ -56,10 +56,30 @@ def cluster(resources: Resources, cpus: int | None = None) -> Iterator[Mapping[s
             ray.shutdown()
 
 
-def _options(resources: Resources, cpus: int | None) -> dict[str, Any]:
+def _join_or_start(resources: Resources, cpus: int | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     if os.environ.get("RAY_ADDRESS"):
-        return quiet
-    # "local", or Ray joins whatever was started on this machine. A stopped trial of several workers gives its resources
-    # back through the State API: the dashboard's.
-    return quiet | {"address": "local", "num_cpus": cpus or os.cpu_count(), "include_dashboard": resources.workers > 1}
+        ray.init(**quiet)
+        return
+    # A stopped trial of several workers gives its resources back through the State API: the dashboard's.
+    dashboard = resources.workers > 1
+    with _known_address():  # "local", or Ray joins whatever was started on this machine
+        ray.init("local", num_cpus=cpus or os.cpu_count(), include_dashboard=dashboard, **quiet)
+
+
+@contextmanager
+def _known_address() -> Iterator[None]:
+    """Let the processes of a Ray that is started now know its address.
+
+    Without it, Ray Train asks the State API of the latest Ray on this machine, and where there are several, a stopped
+    trial keeps the places of its workers for ever.
+    """
+    with socket.create_server(("", 0)) as free:
+        port = free.getsockname()[1]
+    named = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}"}
+    os.environ.update(named)
+    try:
+        yield
+    finally:
+        for name in named:
+            del os.environ[name]
