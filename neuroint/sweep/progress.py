@@ -28,9 +28,12 @@ POLL_S = 0.2
 @contextmanager
 def follow(journal: Path, style: str, sweep: SweepConfig) -> Iterator[None]:
     """Show events that are appended while the body runs."""
+    begun = journal.stat().st_size
     show, close = STYLES[style](sweep, SweepRecord.from_journal(journal))
     stop = threading.Event()
-    thread = threading.Thread(target=_watch, args=(Journal(journal), show, stop), daemon=True, name="neuroint-progress")
+    thread = threading.Thread(
+        target=_watch, args=(Journal(journal), begun, show, stop), daemon=True, name="neuroint-progress"
+    )
     thread.start()
     try:
         yield
@@ -40,8 +43,8 @@ def follow(journal: Path, style: str, sweep: SweepConfig) -> Iterator[None]:
         close()
 
 
-def _watch(journal: Journal, show: Callable[[Event], None], stop: threading.Event) -> None:
-    offset, last = journal.path.stat().st_size, False
+def _watch(journal: Journal, offset: int, show: Callable[[Event], None], stop: threading.Event) -> None:
+    last = False
     while not last:
         last = stop.wait(POLL_S)
         for position, event in journal.follow(offset):
