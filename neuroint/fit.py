@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from neuroint.analysis.leak import LeakCertificate, certify
+from neuroint.analysis.leak import Claim, LeakCertificate, certify
 from neuroint.config import TrialConfig
 from neuroint.config.settings import SPECS
-from neuroint.data.base import TRAIN, Inputs, Session, collate
+from neuroint.data.base import TRAIN, Facts, Inputs, Session, collate
 from neuroint.evaluation import Scores
 from neuroint.model import PopulationModel, build_model, facts_of
 from neuroint.optimization import Schedule
@@ -135,7 +135,7 @@ class Fit:
 def prepare(config: TrialConfig, sessions: list[Session], runtime: Runtime, dtype: torch.dtype) -> Fit:
     """Build, initialize, certify and, after an interruption, restore a run."""
     seed_everything(derive(config.seed, "init"))
-    model = build_model(config.specs, facts_of(sessions)).to(runtime.device, dtype)
+    model = build_model(config.specs, facts_of(sessions), config.observed.lag_bins).to(runtime.device, dtype)
     start(model, config)
     certificate = certify_model(model, sessions[0], runtime.device, dtype)
     groups = _parameter_groups(model, config)
@@ -180,11 +180,22 @@ def certify_model(
 ) -> LeakCertificate:
     """Compute the leak certificate on the first frames of the session's shortest training clip."""
     clip = int(min(session.clips(TRAIN), key=lambda c: session.lengths[c]))
-    frames = min(int(session.lengths[clip]), model.lost_frames + CERTIFIED_FRAMES)
+    lag = model.recorded.lag_bins if model.recorded else 0
+    frames = min(int(session.lengths[clip]), model.lost_frames + lag + CERTIFIED_FRAMES)
     read = session.source.read(clip, 0, frames)
     inputs: Inputs = collate(session.name, [clip, clip], [read, read]).to(device, dtype).inputs
     model.eval()
-    return certify(lambda x: model(x, session.name), inputs, information=model.information, causal=model.causal)
+    return certify(lambda x: model(x, session.name), inputs, claim_of(model, session.facts))
+
+
+def claim_of(model: PopulationModel, facts: Facts) -> Claim:
+    """What a model says it reads of a session."""
+    offer = model.recorded if model.reads_recorded else None
+    own = torch.full((facts.n_neurons,), -1)
+    for channel, neuron in enumerate([] if facts.observed_neurons is None else facts.observed_neurons.tolist()):
+        if neuron >= 0:
+            own[neuron] = channel
+    return Claim(model.information, model.causal, offer, own)
 
 
 def load_weights(model: PopulationModel, source: Path) -> None:

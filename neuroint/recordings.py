@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable, Mapping
 
 from neuroint.config import DataConfig
 from neuroint.data.base import Session
+from neuroint.data.observed import observe_others, observe_past
 from neuroint.data.opening import open_sessions
 
 
 def open_data(data: DataConfig) -> list[Session]:
     """Open the sessions of a configuration; a reused process opens the same data once."""
-    return list(_opened(json.dumps({"path": data.path, "reader": data.reader, "options": data.options}), _chosen(data)))
+    given = {"path": data.path, "reader": data.reader, "options": data.options}
+    return [_offering(session, data) for session in _opened(json.dumps(given), _chosen(data))]
+
+
+OFFERS: Mapping[str | None, Callable[[Session, DataConfig], Session]] = {
+    None: lambda session, data: session,
+    "past": lambda session, data: observe_past(session, data.lag_s),
+    "others": lambda session, data: observe_others(session, data.held_in, data.held_in_seed),
+}
+
+
+def _offering(session: Session, data: DataConfig) -> Session:
+    """Offer models the recorded activity that the configuration asks for."""
+    return OFFERS[data.observed](session, data)
 
 
 def _chosen(data: DataConfig) -> tuple[str, ...] | None:

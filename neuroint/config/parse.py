@@ -170,7 +170,7 @@ def _fixed_section(key: str, value: Any, faults: list[str]) -> dict[str, Any]:
         found: list[str] = []
         read = check_option(section(key), key, option, one, found)
         if _holds_distribution(one):
-            allowed = f"give one value (components, {' and '.join(ARM_SECTIONS)} are searched)"
+            allowed = f"give one value (components, {', '.join(ARM_SECTIONS)} are searched)"
             found = [f"{key}.{option}: got {one!r}; a distribution cannot stand here, {allowed}"]
         faults += found
         checked |= {} if found else {option: read}

@@ -50,12 +50,20 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where the recordings are and how they are read."""
+    """Where the recordings are, how they are read, and what recorded activity models are offered.
+
+    ``observed`` is ``past`` (the predicted neurons a lag of ``lag_s`` ago: forecasting) or ``others`` (a random share
+    ``held_in`` of the neurons, drawn from ``held_in_seed``, which are then not predicted: co-smoothing).
+    """
 
     path: str | None = None
     reader: str = "auto"
     options: dict[str, Any] = field(default_factory=dict)
     sessions: list[str] | None = None
+    observed: Literal["past", "others"] | None = None
+    lag_s: Positive | None = None
+    held_in: Level = 0.5
+    held_in_seed: Index = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +95,13 @@ class InitConfig:
     normalization: Part = "trained"
     interaction: Part = "trained"
     finetune_factor: Positive = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedConfig:
+    """How far back a model reads recorded activity; None takes what the data advises."""
+
+    lag_bins: Index | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,16 +148,17 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "train": TrainConfig,
     "init": InitConfig,
+    "observed": ObservedConfig,
     "search": SearchConfig,
     "confirm": ConfirmConfig,
     "score": ScoreConfig,
     "resources": Resources,
 }
-ARM_SECTIONS = ("train", "init")
+ARM_SECTIONS = ("train", "init", "observed")
 TOP_KEYS = ("name", "seed", "reference", "arms", *SPECS, *SECTIONS)
 
 
-RUN_SECTIONS = ("data", "train", "init", "score", "resources")
+RUN_SECTIONS = ("data", "train", "init", "observed", "score", "resources")
 
 
 @dataclass(frozen=True)
@@ -166,6 +182,7 @@ class TrialConfig:
     data: DataConfig
     train: TrainConfig
     init: InitConfig
+    observed: ObservedConfig
     score: ScoreConfig
     resources: Resources
 
@@ -183,7 +200,7 @@ class TrialConfig:
     def from_dict(cls, found: Mapping[str, Any]) -> TrialConfig:
         """Rebuild from ``to_dict``, also after a detour through JSON."""
         specs = {key: Spec(**value) for key, value in found["specs"].items()}
-        sections = {key: SECTIONS[key](**found[key]) for key in RUN_SECTIONS}
+        sections = {key: SECTIONS[key](**found.get(key, {})) for key in RUN_SECTIONS}
         named = {key: found[key] for key in ("key", "sweep", "arm", "phase", "seed")}
         return cls(**named, specs=specs, **sections)
 

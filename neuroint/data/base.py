@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,11 +24,28 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """Which recorded activity a data set offers to models, and from how long ago.
+
+    Attributes:
+        information: ``recorded_past`` (of the predicted neurons themselves) or ``recorded_others`` (of a fixed held-in
+            set that is never predicted).
+        lag_bins: at bin t a model reads what was recorded at t - lag.
+        shortest_lag: below it a model would read what it predicts.
+    """
+
+    information: Literal["recorded_past", "recorded_others"]
+    lag_bins: int
+    shortest_lag: int
+
+
+@dataclass(frozen=True)
 class Facts:
     """What the data supplies and no configuration may set.
 
     ``mean_responses`` is the mean over the training tier, in the units the model is trained in (after response
-    normalization). ``stimulus_shape`` is ``(channel, height, width)``.
+    normalization). ``stimulus_shape`` is ``(channel, height, width)``. ``observed_neurons`` says for every channel of
+    recorded activity which predicted neuron it is, -1 for none of them.
     """
 
     n_neurons: int
@@ -39,6 +56,8 @@ class Facts:
     behavior_channels: int = 0
     pupil_channels: int = 0
     observed_channels: int = 0
+    observed_neurons: Int[np.ndarray, " observed"] | None = None
+    recorded: Recorded | None = None
     positions_um: Float[np.ndarray, "neurons 3"] | None = None
 
     def as_dict(self) -> dict[str, object]:
@@ -54,6 +73,7 @@ class Clip:
     stimulus: Float[np.ndarray, "time channel height width"] | None = None
     behavior: Float[np.ndarray, "time behavior"] | None = None
     pupil: Float[np.ndarray, "time pupil"] | None = None
+    observed: Float[np.ndarray, "time observed"] | None = None
 
 
 @runtime_checkable  # or else beartype cannot check Session in tests
@@ -191,7 +211,7 @@ def collate(session: str, clips: Iterable[int], parts: list[Clip]) -> Batch:
         responses[~valid] = 0
     inputs = {
         name: None if getattr(parts[0], name) is None else torch.from_numpy(_stack([getattr(p, name) for p in parts]))
-        for name in ("stimulus", "behavior", "pupil")
+        for name in ("stimulus", "behavior", "pupil", "observed")
     }
     index = torch.tensor(list(clips), dtype=torch.int64)
     return Batch(session, Inputs(**inputs), torch.from_numpy(responses), torch.from_numpy(valid), index)

@@ -7,17 +7,35 @@ consumed.
 A **readout** turns features into the drive ``batch time neurons``: ``forward(features, pupil, neurons)``, and offers
 its per-neuron weights as ``embedding() -> neurons embed`` of width ``embedding_channels``.
 
-A **stage** (normalization or interaction) turns drive into drive. A feed-forward stage has ``forward(drive, context)``
-over all frames at once. A recurrent stage has ``memory_bins`` (what training discards), ``initial_state(drive_0,
-context)`` and ``step(drive_t, last_rate, state, context) -> drive_t, state`` on single frames ``batch neurons``;
-``last_rate`` is the model's final rate one frame before, after every later stage and the link.
+A **stage** (normalization or interaction) turns drive into drive, in one of three ways:
 
-Any of them may have ``penalty() -> scalar``, which training adds to the loss.
+- *feed-forward*: ``forward(drive, context)`` over all frames at once.
+- *filtering*, when it remembers past drives: ``initial_state(drive_0, context)`` and ``scan(drive, state, context) ->
+  drive, state`` over a stretch of frames at once.
+- *recurrent*, when it reads the model's own last prediction: ``initial_state(drive_0, context)`` and ``step(drive_t,
+  last_rate, state, context) -> drive_t, state`` on single frames ``batch neurons``; ``last_rate`` is the model's final
+  rate one frame before, after every later stage and the link, and zeros before the first frame. A stage whose ``fed``
+  is ``recorded`` is given the lagged recorded activity of the same neurons in its place.
+
+A stage that remembers, or that reads a stretch of recorded activity, says by ``memory_bins`` how many bins back it
+looks or how long it takes to forget its initial state: training discards as many. State goes in and comes out, so that
+a clip in chunks equals the clip in one.
+
+A normalization that says ``on_features = True`` stands inside the core instead: it is built once for all sessions from
+the core's ``feature_shape``, and turns features into features by ``forward(features)`` or, when it remembers, by
+``initial_state(features_0)`` and ``scan(features, state)``.
+
+What a stage computes from its parameters and the context alone, and what is the same for all frames (maps, kernels,
+factors), it may offer as ``prepare(context) -> Any``; the model calls it once per call and hands the result on as
+``context.prepared``. A stage reads it by ``prepared(self, context)``, which also works without a model.
+
+Any of them may have ``penalty() -> scalar``, which training adds to the loss, and ``off()``, which sets the strength of
+what it adds (pool, coupling, history) to zero.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -25,6 +43,8 @@ from torch import Tensor
 
 Information = Literal["stimulus", "own_predictions", "recorded_past", "recorded_others"]
 INFORMATION_ORDER: tuple[Information, ...] = ("stimulus", "own_predictions", "recorded_past", "recorded_others")
+RECORDED: tuple[Information, ...] = ("recorded_past", "recorded_others")
+Fed = Literal["predictions", "recorded"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +62,11 @@ class Reads:
     population: bool = False
 
 
+def coupled_reads(fed: Fed) -> Reads:
+    """What a stage reads that couples every neuron to the last activity, predicted or recorded, of the others."""
+    return Reads(information="recorded_past" if fed == "recorded" else "own_predictions", population=True)
+
+
 @dataclass(frozen=True)
 class Context:
     """What stages may look at besides the drive.
@@ -49,16 +74,48 @@ class Context:
     Attributes:
         embedding: the readout's weights of all neurons.
         neurons: indices of the neurons present, when training on a subset; None means all.
-        observed: recorded activity, already lagged or masked by the model.
+        observed: recorded activity, lagged by the model: at bin t stands what was recorded at t - lag. It ends where
+            the drive ends and may begin before it; before its first bin nothing is known, and it counts as 0.
+        prepared: what the stage's own ``prepare`` returned.
     """
 
     embedding: Float[Tensor, "neurons embed"] | None = None
     neurons: Int[Tensor, " chosen"] | None = None
-    observed: Float[Tensor, "batch time observed"] | None = None
+    observed: Float[Tensor, "batch history observed"] | None = None
+    prepared: Any = None
 
     def of_neurons(self, parameter: Float[Tensor, " all_neurons *rest"]) -> Float[Tensor, " neurons *rest"]:
         """Pick the rows of a per-neuron parameter that belong to the neurons present."""
         return parameter if self.neurons is None else parameter[self.neurons]
+
+    def until(self, frame: int, frames: int, memory: int) -> Context:
+        """Cut recorded activity to what a stage needs at one of ``frames`` frames: it and ``memory`` bins before."""
+        if self.observed is None:
+            return self
+        end = self.observed.shape[1] - frames + frame + 1
+        return replace(self, observed=self.observed[:, max(0, end - memory - 1) : end])
+
+
+def prepared(stage: Any, context: Context) -> Any:
+    """Hand on what the model prepared for a stage, or prepare it now."""
+    return stage.prepare(context) if context.prepared is None else context.prepared
+
+
+@runtime_checkable
+class FilteringStage(Protocol):
+    """A stage that remembers past drives."""
+
+    memory_bins: int
+
+    def initial_state(self, drive_0: Float[Tensor, "batch neurons"], context: Context) -> Any:
+        """State before the first frame."""
+        ...
+
+    def scan(
+        self, drive: Float[Tensor, "batch time neurons"], state: Any, context: Context
+    ) -> tuple[Float[Tensor, "batch time neurons"], Any]:
+        """Advance over a stretch of frames."""
+        ...
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 FLOOR = 1e-6  # added to the rectified drive before its logarithm
+DEEP = -36.0  # below it softplus(d) and exp(d) differ by less than the last digit of float64
 
 
 def log_rectified(drive: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -15,8 +16,14 @@ def log_rectified(drive: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.log(functional.softplus(drive) + FLOOR)
 
 
+def log_softplus(drive: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Compute log(softplus(d)) to the last digits for every drive; below -36 it is the drive itself."""
+    safe = drive.clamp(min=DEEP)
+    return torch.where(drive < DEEP, drive, torch.log(functional.softplus(safe)))
+
+
 def drive_of_log_rate(log_rate: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Find the drive whose softplus is exp(log_rate); below e^-20 the two agree to float64's last digits."""
-    safe = log_rate.clamp(min=-20.0)
+    """Find the drive whose softplus is exp(log_rate); below e^-36 the two agree to float64's last digits."""
+    safe = log_rate.clamp(min=DEEP)
     rate = safe.exp()
-    return torch.where(log_rate < -20.0, log_rate, rate + torch.log(-torch.expm1(-rate)))
+    return torch.where(log_rate < DEEP, log_rate, rate + torch.log(-torch.expm1(-rate)))

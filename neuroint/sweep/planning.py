@@ -82,7 +82,7 @@ def summarize_arms(sweep: SweepConfig, sessions: list[Session]) -> list[ArmSumma
 
 def _checked(config: TrialConfig, sessions: list[Session]) -> ArmSummary:
     """Build a configuration's model and plans, and compare them with what the sessions hold."""
-    model = build_model(config.specs, facts_of(sessions))
+    model = build_model(config.specs, facts_of(sessions), config.observed.lag_bins)
     start(model, config)
     _training_plan(config, sessions)
     _check_frames(config, sessions, model)
@@ -184,7 +184,7 @@ def _check_frames(config: TrialConfig, sessions: list[Session], model: Populatio
         burn_in = model.burn_in(session.name)
         if config.train.frames <= lost + burn_in:
             raise ValueError(
-                f"train.frames is {config.train.frames}, but the core consumes {lost} and recurrent stages discard "
+                f"train.frames is {config.train.frames}, but the core consumes {lost} and stages discard "
                 f"{burn_in} (their memory); set it to at least {lost + burn_in + 1}, or choose a shorter memory"
             )
         for tier in (VALIDATION, DEV_TEST):

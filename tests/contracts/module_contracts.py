@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from neuroint import registry
 from neuroint.data.base import Inputs
+from neuroint.model import PopulationModel
 from neuroint.modules.base import Context
 
 NEURONS, CHANNELS, BATCH, FRAMES = 5, 3, 2, 14
@@ -25,7 +27,8 @@ FACTS: dict[str, Any] = {
     "stimulus_shape": STIMULUS,
     "behavior_channels": 2,
     "pupil_channels": 2,
-    "observed_channels": 4,
+    "observed_channels": NEURONS,
+    "observed_neurons": np.arange(NEURONS),
     "bin_s": 1 / 30,
     "feature_shape": (CHANNELS, 4, 5),
     "n_neurons": NEURONS,
@@ -68,7 +71,7 @@ def inputs(seed: int = 2, frames: int = FRAMES) -> Inputs:
     def draw(*shape: int) -> Tensor:
         return torch.randn(BATCH, frames, *shape, generator=generator, dtype=torch.float64)
 
-    return Inputs(stimulus=draw(*STIMULUS), behavior=draw(2), pupil=draw(2), observed=draw(4))
+    return Inputs(stimulus=draw(*STIMULUS), behavior=draw(2), pupil=draw(2), observed=draw(NEURONS))
 
 
 def drive(seed: int = 3, neurons: int = NEURONS) -> Tensor:
@@ -77,25 +80,41 @@ def drive(seed: int = 3, neurons: int = NEURONS) -> Tensor:
     return torch.randn(BATCH, FRAMES, neurons, generator=generator, dtype=torch.float64)
 
 
-def context(seed: int = 4) -> Context:
-    """Draw the embeddings that stages may look at."""
+def context(seed: int = 4, frames: int = FRAMES) -> Context:
+    """Draw the embeddings and the (lagged) recorded activity that stages may look at."""
     generator = torch.Generator().manual_seed(seed)
-    return Context(embedding=torch.randn(NEURONS, CHANNELS, generator=generator, dtype=torch.float64))
+    embedding = torch.randn(NEURONS, CHANNELS, generator=generator, dtype=torch.float64)
+    observed = torch.rand(BATCH, frames, NEURONS, generator=generator, dtype=torch.float64)
+    return Context(embedding=embedding, observed=observed)
+
+
+class RecordingLink(nn.Module):
+    """A softplus that keeps the drives it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drives: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.drives.append(x)
+        return nn.functional.softplus(x)
 
 
 def run_stage(stage: nn.Module, x: Tensor, around: Context, memory: Any = None) -> tuple[Tensor, Any]:
-    """Run a stage over a drive, frame by frame behind a softplus link if it is recurrent."""
-    if not hasattr(stage, "step"):
-        return stage(x, around), None
-    step: Callable[..., Any] = stage.step  # type: ignore[assignment]
-    start: Callable[..., Any] = stage.initial_state  # type: ignore[assignment]
-    rate, state = memory or (torch.zeros_like(x[:, 0]), start(x[:, 0], around))
-    out = []
-    for t in range(x.shape[1]):
-        now, state = step(x[:, t], rate, state, around)
-        rate = nn.functional.softplus(now)
-        out.append(now)
-    return torch.stack(out, 1), (rate, state)
+    """Run a stage in the model's own frame loop, behind a softplus link: drives out, and what the next chunk needs.
+
+    Recorded activity in the context ends where the drive ends.
+    """
+    link = RecordingLink()
+    model = PopulationModel(nn.Identity(), {"one": nn.Identity()}, {"one": {"interaction": stage}}, link)
+    _, state = model.respond(x, "one", around, memory)
+    whole = len(link.drives) == 1 and link.drives[0].dim() == 3
+    return (link.drives[0] if whole else torch.stack(link.drives, 1)), state
+
+
+def first_frames(around: Context, frames: int) -> Context:
+    """The context of the first frames of a clip."""
+    return replace(around, observed=None if around.observed is None else around.observed[:, :frames])
 
 
 def check_causal(run: Callable[[Inputs], Tensor], lost_frames: int) -> None:

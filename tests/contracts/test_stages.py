@@ -1,5 +1,7 @@
 """Every registered normalization and interaction keeps what modules/base.py promises; planted bad ones are caught."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from module_contracts import (
@@ -15,16 +17,22 @@ from module_contracts import (
     context,
     drive,
     drive_as_inputs,
+    first_frames,
     gradient_reaches,
     perturbed,
     run_stage,
 )
 from torch import nn
 
-from neuroint.modules.base import INFORMATION_ORDER, Context, RecurrentStage
+from neuroint.modules.base import INFORMATION_ORDER, RECORDED, Context, FilteringStage, RecurrentStage
 from neuroint.registry import interactions, normalizations
 
-STAGES = [(registry, name) for registry in (normalizations, interactions) for name in registry.names()]
+STAGES = [
+    (registry, name)
+    for registry in (normalizations, interactions)
+    for name in registry.names()
+    if not getattr(registry[name].factory, "on_features", False)  # those are in test_feature_stages.py
+]
 IDS = [f"{registry.kind}-{name}" for registry, name in STAGES]
 every_stage = pytest.mark.parametrize(("registry", "name"), STAGES, ids=IDS)
 
@@ -54,7 +62,7 @@ def test_a_stage_keeps_shape_and_is_finite(registry, name):
 @every_stage
 def test_a_stage_stays_finite_at_extreme_drives(registry, name):
     stage = perturbed(build(registry, name)).float()
-    around = Context(embedding=context().embedding.float())
+    around = Context(embedding=context().embedding.float(), observed=context().observed.float())
     x = (drive().float() * 1e3).requires_grad_()
     out = run_stage(stage, x, around)[0]
     out.sum().backward()
@@ -64,14 +72,37 @@ def test_a_stage_stays_finite_at_extreme_drives(registry, name):
 
 
 @every_stage
-def test_a_stage_either_runs_forward_or_is_recurrent(registry, name):
+def test_a_stage_is_of_exactly_one_kind(registry, name):
     stage = build(registry, name)
-    recurrent = isinstance(stage, RecurrentStage)
-    assert recurrent == hasattr(stage, "step")
-    assert recurrent != (type(stage).forward is not nn.Module.forward)
+    kinds = {
+        "recurrent": isinstance(stage, RecurrentStage),
+        "filtering": isinstance(stage, FilteringStage),
+        "feed-forward": type(stage).forward is not nn.Module.forward,
+    }
+    assert sum(kinds.values()) == 1, kinds
     assert stage.reads.information in INFORMATION_ORDER
-    if recurrent:
+    if not kinds["feed-forward"] or stage.reads.information in RECORDED:
         assert stage.memory_bins >= 1
+
+
+@every_stage
+@pytest.mark.parametrize("power", [-6, 0, 6])
+def test_gradients_stay_finite_for_drives_of_any_size(registry, name, power):
+    stage = perturbed(build(registry, name))
+    x = (drive().abs() * 10.0**power).requires_grad_()
+    run_stage(stage, x, context())[0].sum().backward()
+    assert x.grad.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in stage.parameters())
+
+
+@every_stage
+def test_a_stage_gives_numbers_in_bfloat16(registry, name):
+    stage = perturbed(build(registry, name)).float()
+    around = Context(embedding=context().embedding.float(), observed=context().observed.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        out = run_stage(stage, drive().float(), around)[0]
+    assert out.isfinite().all()
+    assert (out.float() - run_stage(stage, drive().float(), around)[0]).abs().max() < 0.5
 
 
 @every_stage
@@ -95,7 +126,7 @@ def test_only_stages_that_say_so_mix_neurons(registry, name):
 @every_stage
 def test_a_stage_that_mixes_neurons_refuses_a_subset_of_them(registry, name):
     stage, chosen = build(registry, name), torch.tensor([0, 3])
-    around = Context(embedding=context().embedding, neurons=chosen)
+    around = replace(context(), neurons=chosen)
     if stage.reads.population:
         with pytest.raises(ValueError, match=r"mixes neurons and was given 2 chosen ones.*train on all neurons"):
             run_stage(stage, drive()[..., chosen], around)
@@ -124,7 +155,7 @@ def test_gradients_reach_a_stage_from_where_it_starts(registry, name):
 @every_stage
 def test_gradients_equal_finite_differences(registry, name):
     def run(module, x, embedding):
-        return run_stage(module, x, Context(embedding=embedding))[0]
+        return run_stage(module, x, Context(embedding=embedding, observed=context(frames=4).observed))[0]
 
     check_gradients(perturbed(build(registry, name)), run, drive()[:, :4], context().embedding)
 
@@ -148,6 +179,8 @@ def test_strength_zero_leaves_neither_neighbors_nor_memory(registry, name):
     stage.off()
     slopes = jacobian(stage)
     assert torch.equal(slopes, torch.diag(slopes.diagonal()))
+    no_records = replace(context(), observed=torch.zeros_like(context().observed))
+    torch.testing.assert_close(run_stage(stage, drive(), no_records)[0], out_of(stage), rtol=1e-12, atol=0)
     shuffled = torch.randperm(FRAMES, generator=torch.Generator().manual_seed(0))
     out = run_stage(stage, drive()[:, shuffled], context())[0]
     torch.testing.assert_close(out, out_of(stage)[:, shuffled], rtol=1e-12, atol=0)
@@ -166,7 +199,7 @@ def test_strength_zero_of_an_interaction_is_the_drive(registry, name):
 @pytest.mark.parametrize("cut", [1, 5, FRAMES - 1])
 def test_a_clip_in_chunks_equals_the_clip_in_one(registry, name, cut):
     stage = perturbed(build(registry, name)).eval()
-    first, memory = run_stage(stage, drive()[:, :cut], context())
+    first, memory = run_stage(stage, drive()[:, :cut], first_frames(context(), cut))
     second, _ = run_stage(stage, drive()[:, cut:], context(), memory)
     torch.testing.assert_close(torch.cat([first, second], 1), out_of(stage), rtol=0, atol=1e-13)
 

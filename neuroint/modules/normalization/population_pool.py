@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from neuroint.modules.base import Context, Reads
 from neuroint.modules.embedding import scaled
+from neuroint.modules.neighbors import neighbor_sum
 from neuroint.modules.positions import Positions, nearest_neighbors, radial_basis
 from neuroint.modules.rectified import drive_of_log_rate, log_rectified
 from neuroint.modules.selection import refuse_subset
@@ -134,17 +135,8 @@ class PopulationPool(nn.Module):
         """Logarithm of sigma^n + pool; every exponential is of a number that is at most 0, and the sum is never 0."""
         peak = log_excitation.detach().amax(-1, keepdim=True)
         excitation = torch.exp(log_excitation - peak)
-        pool = self.alpha * _neighbor_sum(excitation, self.neighbors, weights)
+        pool = self.alpha * neighbor_sum(excitation, self.neighbors, weights)
         pool = pool + self.gamma * excitation.mean(-1, keepdim=True)
         saturation = self.exponent * self.log_sigma
         top = torch.maximum(saturation.detach(), peak)
         return top + torch.log(torch.exp(saturation - top) + pool * torch.exp(peak - top))
-
-
-def _neighbor_sum(
-    values: Float[Tensor, "batch time neurons"], neighbors: Tensor, weights: Float[Tensor, "neurons neighbor"]
-) -> Float[Tensor, "batch time neurons"]:
-    """Sum over each neuron's neighbors without ever holding batch x time x neurons x neighbors numbers."""
-    table = values.flatten(0, 1).T.contiguous()
-    summed = functional.embedding_bag(neighbors, table, per_sample_weights=weights, mode="sum")
-    return summed.T.unflatten(0, values.shape[:2])
