@@ -45,7 +45,14 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("core", "linear"): {"lags": 3, "downsample": 2},
     ("core", "gabor_energy"): {"wavelengths_px": (3.0, 5.0), "channels": (4,), "spatial_kernels": (2,)},
     ("normalization", "population_pool"): {"neighbors": 3},
+    ("normalization", "organics"): {"neighbors": 3},
     ("interaction", "attention"): {"heads": 2, "head_width": 3},
+    ("interaction", "neighbor_attention"): {"heads": 2, "head_width": 3, "neighbors": 3},
+    ("interaction", "dynamic_attention"): {"heads": 2, "head_width": 3, "position_bases": 2},
+    ("interaction", "inducing_attention"): {"heads": 2, "head_width": 3, "points": 3},
+    ("interaction", "linear_attention"): {"heads": 2, "head_width": 4},
+    ("interaction", "message_passing"): {"neighbors": 3, "hidden": 4, "edge_width": 3},
+    ("interaction", "population_mean"): {"means": 2, "hidden": 4},
 }
 
 

@@ -3,69 +3,82 @@
 import numpy as np
 import pytest
 import torch
+from attention_worlds import (
+    FACTS,
+    POSITIONS,
+    E,
+    H,
+    N,
+    W,
+    by_hand,
+    given,
+    moved,
+    numbers,
+    softplus,
+    through,
+    unit,
+    weigh,
+)
 from torch.nn import functional
 
 from neuroint.modules.base import Context
 from neuroint.modules.interaction import attention
 from neuroint.modules.interaction.attention import Attention
-from neuroint.modules.pair_bias import RadialBias, SlopeBias
+from neuroint.modules.pair_bias import PAIR_BIASES, CenterSurroundBias, RadialBias, SlopeBias
 from neuroint.registry import MissingFactError, interactions
-
-N, E, H, W = 7, 4, 2, 3
-POSITIONS = np.random.default_rng(0).uniform(0, 300, (N, 3)).astype(np.float32)
-FACTS = {"n_neurons": N, "positions_um": POSITIONS, "embedding_channels": E}
 
 
 def stage(**options):
     return Attention(**FACTS, heads=H, head_width=W, **options).double()
 
 
-def moved(module, by=0.5):
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter += by * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-    return module
-
-
-def given():
-    generator = torch.Generator().manual_seed(3)
-    drive = torch.randn(2, 6, N, generator=generator, dtype=torch.float64)
-    return drive, Context(embedding=torch.randn(N, E, generator=generator, dtype=torch.float64))
-
-
-def written_out(module, drive, context):
+def written_out(module, drive, context, shape="rbf", weights="softmax"):
     """The equation in plain loops over heads and cells."""
-    p = {name: parameter.detach().numpy() for name, parameter in module.named_parameters()}
-    e = context.embedding.numpy()
-    e = e / np.sqrt((e**2).mean(1, keepdims=True))
-
-    def through(name):
-        return e @ p[f"{name}.weight"].T + p[f"{name}.bias"]
-
-    query, key = through("query").reshape(N, H, W), through("key").reshape(N, H, W)
-    value, output = through("value"), through("output")
-    centers, out = np.linspace(0, 1, 4), drive.numpy().copy()
-    rectified = np.log1p(np.exp(drive.numpy()))
+    p, e = numbers(module), unit(context)
+    query, key, value, output = (through(p, name, e) for name in ("query", "key", "value", "output"))
+    out = drive.numpy().copy()
     for h in range(H):
         for i in range(N):
-            mass = np.zeros(N)
-            for j in range(N):
-                apart = POSITIONS[i].astype(float) - POSITIONS[j]
-                scaled = np.hypot(apart[0], apart[1]) / 300, abs(apart[2]) / 150
-                bias = sum(
-                    p["bias.weights"][h, axis] @ np.exp(-((scaled[axis] - centers) ** 2) / (2 / 9)) for axis in (0, 1)
-                )
-                mass[j] = np.exp(query[i, h] @ key[j, h] / np.sqrt(W) + bias) * (i != j)
-            mass /= mass.sum() + np.exp(p["null_logit"][h])
-            out[..., i] += output[i, h] * (rectified @ (mass * value[:, h]))
+            others = [j for j in range(N) if j != i]
+            places = [by_hand(shape, p, h, i, j) for j in others]
+            logits = np.array([query[i, h] @ key[j, h] / 2 + b for j, (b, _) in zip(others, places, strict=True)])
+            mass = weigh(weights, logits, p["null_logit"][h], N - 1)
+            for j, share, (_, factor) in zip(others, mass, places, strict=True):
+                out[..., i] += output[i, h, 0] * share * factor * value[j, h, 0] * softplus(drive.numpy()[..., j])
     return torch.tensor(out)
 
 
-def test_the_output_is_the_equation():
-    module = moved(stage())
+@pytest.mark.parametrize("weights", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("shape", sorted(PAIR_BIASES))
+def test_the_output_is_the_equation(shape, weights):
+    module = moved(stage(position=shape, weights=weights))
     drive, context = given()
-    torch.testing.assert_close(module(drive, context), written_out(module, drive, context), rtol=1e-6, atol=1e-6)
+    expected = written_out(module, drive, context, shape, weights)
+    torch.testing.assert_close(module(drive, context), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [1, 6])
+def test_a_coupling_that_is_too_large_to_keep_gives_the_same(frames, monkeypatch):
+    module = moved(stage())
+    drive, context = given(frames=frames)
+    kept = module(drive, context)
+    monkeypatch.setattr(attention, "HELD", N * N - 1)
+    monkeypatch.setattr(attention, "ROWS", 3)
+    assert module.prepare(context).coupling is None
+    torch.testing.assert_close(module(drive, context), kept)
+    (module(drive, context) ** 2).sum().backward()
+    assert module.query.weight.grad.abs().min() > 0
+
+
+def test_with_sigmoid_weights_neurons_do_not_compete_and_nobody_can_be_attended_to():
+    module = stage(weights="sigmoid", position="none")
+    alike = Context(embedding=torch.zeros(N, E, dtype=torch.float64))
+    with torch.no_grad():
+        module.query.bias.zero_()
+    held = module.attention_map(alike)
+    torch.testing.assert_close(held.sum(-1), torch.full((H, N), 0.5, dtype=torch.float64))
+    torch.nn.init.constant_(module.null_logit, 50.0)
+    assert module.attention_map(alike).sum() < 1e-12
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7])
@@ -147,16 +160,46 @@ def test_free_embeddings_need_no_readout():
     assert module.embedding.vectors.shape == (N, 5)
 
 
-@pytest.mark.parametrize("position", ["rbf", "alibi"])
+@pytest.mark.parametrize("position", ["rbf", "alibi", "fourier", "mlp", "none"])
 def test_positional_biases_start_at_zero(position):
-    assert (stage(position=position).bias(slice(0, N)) == 0).all()
+    logit, factor = stage(position=position).bias(slice(0, N))
+    assert (logit == 0).all()
+    assert (factor == 1).all()
+
+
+def test_a_center_and_its_surround_have_opposite_signs_and_their_own_scales():
+    line = np.array([[0, 0, 0], [30, 0, 0], [170, 0, 0], [5000, 0, 0], [0, 0, 85]], np.float32)
+    logit, factor = CenterSurroundBias(line, 1, 4, 300.0, 150.0)(slice(0, 1))
+    here, near, far, beyond, below = factor[0, 0].tolist()
+    assert (logit == 0).all()
+    assert here == pytest.approx(0.4)
+    assert near == pytest.approx(np.exp(-(0.5**2) / 2) - 0.6 * np.exp(-(0.2**2) / 2), rel=1e-5)  # 60 and 150 um
+    assert near > 0 > far
+    assert beyond == pytest.approx(0)
+    assert below == pytest.approx(far, rel=1e-5)  # half the distance at half the range
+
+
+def test_waves_are_products_of_queries_and_keys():
+    module = moved(stage(position="fourier"))
+    query, key = module.bias.factors(torch.zeros(N, H, W, dtype=torch.float64))
+    torch.testing.assert_close(torch.einsum("ihf,jhf->hij", query, key), module.bias(slice(0, N)).logit)
+
+
+@pytest.mark.parametrize("shape", sorted(PAIR_BIASES))
+def test_terms_along_a_graph_are_entries_of_the_whole_table(shape):
+    module = moved(stage(position=shape))
+    neighbors = torch.tensor([[1, 2], [0, 3], [4, 5], [0, 6], [1, 2], [3, 6], [0, 5]])
+    for along, table in zip(module.bias.along(neighbors), module.bias(slice(0, N)), strict=True):
+        wide = table.expand(table.shape[0], N, N)
+        picked = wide.gather(2, neighbors.expand(table.shape[0], N, 2))
+        torch.testing.assert_close(along.expand_as(picked), picked)
 
 
 def test_a_slope_falls_with_lateral_distance_and_with_depth_on_their_own_scales():
     bias = SlopeBias(np.array([[0, 0, 0], [30, 40, 0], [0, 0, 60]], np.float32), 1, 4, 100.0, 30.0)
     with torch.no_grad():
         bias.slopes.copy_(torch.tensor([[2.0, 0.5]]))
-    torch.testing.assert_close(bias(slice(0, 1))[0, 0], torch.tensor([0.0, -2 * 0.5, -0.5 * 2]))
+    torch.testing.assert_close(bias(slice(0, 1)).logit[0, 0], torch.tensor([0.0, -2 * 0.5, -0.5 * 2]))
 
 
 def test_a_radial_bias_can_be_a_center_with_an_opposite_surround():
@@ -164,7 +207,7 @@ def test_a_radial_bias_can_be_a_center_with_an_opposite_surround():
     bias = RadialBias(line, 1, 2, 100.0, 100.0)
     with torch.no_grad():
         bias.weights[0, 0] = torch.tensor([1.0, -1.0])
-    near, far, beyond = bias(slice(0, 1))[0, 0, 1:].tolist()
+    near, far, beyond = bias(slice(0, 1)).logit[0, 0, 1:].tolist()
     assert near > 0
     assert far < 0
     assert beyond == pytest.approx(0)
