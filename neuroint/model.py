@@ -216,7 +216,8 @@ def _at(stage: Any, context: Context, drive_t: Tensor, last_rate: Tensor, state:
         drive, state = _over(stage, context, drive_t.unsqueeze(1), state)
         return drive.squeeze(1), state
     if getattr(stage, "fed", "predictions") == "recorded" and context.observed is not None:
-        last_rate = context.observed[:, -1]
+        newest = context.observed[:, -1]
+        last_rate = newest if context.neurons is None else newest[:, context.neurons]
     return stage.step(drive_t, last_rate, state, context)
 
 
@@ -266,14 +267,15 @@ def build_model(
     slots = {"normalization": registry.normalizations, "interaction": registry.interactions}
     if inside is not None:
         del slots["normalization"]
-    readouts, stages = {}, {}
+    readouts, stages, recorded = {}, {}, _recorded(sessions, lag_bins)
     for name, facts in sessions.items():
         given = facts.as_dict() | {"feature_shape": core.feature_shape, "mean_drive": _mean_drive(link, facts)}
         readout = registry.readouts[specs["readout"].name].build(specs["readout"].options, given)
         given["embedding_channels"] = readout.embedding_channels
+        given["observed_lag_bins"] = recorded.lag_bins if recorded else None
         readouts[name] = readout
         stages[name] = {slot: kind[specs[slot].name].build(specs[slot].options, given) for slot, kind in slots.items()}
-    model = PopulationModel(core, readouts, stages, link, inside, _recorded(sessions, lag_bins))
+    model = PopulationModel(core, readouts, stages, link, inside, recorded)
     _check_recorded(model, sessions)
     return model
 
