@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from neuroint.config import DataConfig
-from neuroint.data.base import Session
+from neuroint.data.base import DataError, Session
 from neuroint.data.observed import observe_others, observe_past
 from neuroint.data.opening import open_sessions
 
@@ -26,7 +26,17 @@ OFFERS: Mapping[str | None, Callable[[Session, DataConfig], Session]] = {
 
 
 def _offering(session: Session, data: DataConfig) -> Session:
-    """Offer models the recorded activity that the configuration asks for."""
+    """Offer models the recorded activity that the configuration asks for.
+
+    Raises:
+        DataError: there would be nothing at all to read.
+    """
+    facts = session.facts
+    if data.observed is None and not (facts.stimulus_shape or facts.behavior_channels or facts.pupil_channels):
+        raise DataError(
+            f"session '{session.name}' holds responses only, no stimulus, behavior or pupil, so that models have "
+            "nothing to read; set data.observed: past (forecasting) or others (co-smoothing)"
+        )
     return OFFERS[data.observed](session, data)
 
 

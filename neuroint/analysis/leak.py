@@ -73,10 +73,10 @@ class LeakCertificate:
 def certify(predict: Predict, inputs: Inputs, claim: Claim, *, seed: int = 0) -> LeakCertificate:
     """Fill what may not be read with different finite values and compare predictions bit for bit.
 
-    Forbidden at frame t is, for a causal model, every input after t; for a model that reads the recorded past, all
-    records after t - lag; for one that reads other neurons, any record of the predicted neuron itself; for every other
-    class, all records; and for every model, the other clips of the batch. NaN is not used as a fill: fused causal
-    attention multiplies masked values by 0 and would return NaN in every row.
+    Forbidden at frame t is, for a causal model, every input after t; for a model that reads records, all of them after
+    t - lag (unless it reads other neurons and claims not to be causal); for one that reads other neurons, any record of
+    the predicted neuron itself; for every other class, all records; and for every model, the other clips of the batch.
+    NaN is not used as a fill: fused causal attention multiplies masked values by 0 and would return NaN in every row.
 
     Args:
         predict: the model in evaluation mode, on inputs of at least two clips.
@@ -135,7 +135,8 @@ def _future(predict: Predict, inputs: Inputs, frames: int, generator: torch.Gene
     past = _look(predict(watched))[:, :kept]
     if not past.requires_grad or past.numel() == 0:
         return _difference(first, second), 0.0
-    gradients = torch.autograd.grad(past.sum(), leaves, allow_unused=True)
+    weighed = (past * _noise_like(past, generator)).sum()  # in a plain sum, derivatives of two frames might cancel
+    gradients = torch.autograd.grad(weighed, leaves, allow_unused=True)
     found = [float(g[:, cut:].abs().max()) for g in gradients if g is not None]
     return _difference(first, second), max(found, default=0.0)
 
@@ -147,7 +148,7 @@ def _recorded(predict: Predict, inputs: Inputs, claim: Claim, whole: Tensor, gen
     observed, offer = inputs.observed, claim.recorded
     if offer is None:
         return _difference(_look(predict(replace(inputs, observed=_noise_like(observed, generator)))), whole)
-    if offer.information != "recorded_past":
+    if offer.information == "recorded_others" and not claim.causal:
         return 0.0
     cut = inputs.n_frames - offer.lag_bins - max(1, (whole.shape[1] - offer.lag_bins) // 2)
     filled = torch.cat([observed[:, :cut], _noise_like(observed[:, cut:], generator)], dim=1)
