@@ -55,6 +55,18 @@ class Excitation(nn.Module):
         """Find the drive whose softplus is the parent's rate times the gain."""
         return drive_of_log_rate(self._log_parent(drive, context) + log_gain)
 
+    def log_source(
+        self, log_rate: Float[Tensor, "*frames neurons"], context: Context
+    ) -> Float[Tensor, "*frames neurons"]:
+        """Logarithm of the rectified drive whose parent's rate this is."""
+        if self.log_gain is None:
+            return log_rate
+        return (log_rate - context.of_neurons(self.log_gain)) / self.exponent
+
+    def log_lag(self, log_ratio: Float[Tensor, "*frames neurons"]) -> Float[Tensor, "*frames neurons"]:
+        """Logarithm of what a lag of the excitation does to the parent's rate, from that of lagged over present E."""
+        return log_ratio / self.exponent if self.log_gain is None else log_ratio
+
     def _log_parent(self, drive: Tensor, context: Context) -> Tensor:
         if self.log_gain is None:
             return log_softplus(drive)
@@ -69,3 +81,16 @@ def inverse_softplus(value: float) -> float:
 def strength(raw: Float[Tensor, "*shape"], switch: Float[Tensor, ""]) -> Float[Tensor, "*shape"]:
     """Turn a free parameter into a strength that is positive, or 0 when the stage is switched off."""
     return switch * functional.softplus(raw)
+
+
+def log_strength(raw: Float[Tensor, "*shape"], switch: Float[Tensor, ""]) -> Float[Tensor, "*shape"]:
+    """Logarithm of :func:`strength`; minus infinity when the stage is switched off."""
+    return log_softplus(raw) + switch.log()
+
+
+def log_division(
+    log_strength: Float[Tensor, " neurons"], log_relative: Float[Tensor, "*frames neurons"]
+) -> Float[Tensor, "*frames neurons"]:
+    r"""Logarithm of the gain (1 + b) / (1 + b h), which is 1 where h is 1, and exactly 1 at strength b = 0."""
+    nothing = torch.zeros_like(log_relative)
+    return torch.logaddexp(nothing, log_strength + nothing) - torch.logaddexp(nothing, log_strength + log_relative)

@@ -1,4 +1,4 @@
-"""Rectify drives, and get back from rates to drives, in logarithms."""
+"""Rectify drives, and get back from rates to drives, in logarithms of at least single precision."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ DEEP = -36.0  # below it softplus(d) and exp(d) differ by less than the last dig
 
 def log_rectified(drive: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Compute log(softplus(d) + 1e-6), which is finite for every drive."""
-    return torch.log(functional.softplus(drive) + FLOOR)
+    return torch.log(functional.softplus(_full(drive)) + FLOOR)
+
+
+def log_positive(rate: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Compute log(max(r, 0) + 1e-6), which is finite for every rate, also behind a link that lets rates be negative."""
+    return torch.log(_full(rate).clamp(min=0) + FLOOR)
 
 
 def log_softplus(drive: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Compute log(softplus(d)) to the last digits for every drive; below -36 it is the drive itself."""
+    drive = _full(drive)
     safe = drive.clamp(min=DEEP)
     return torch.where(drive < DEEP, drive, torch.log(functional.softplus(safe)))
 
@@ -27,3 +33,8 @@ def drive_of_log_rate(log_rate: Float[Tensor, "*shape"]) -> Float[Tensor, "*shap
     safe = log_rate.clamp(min=DEEP)
     rate = safe.exp()
     return torch.where(log_rate < DEEP, log_rate, rate + torch.log(-torch.expm1(-rate)))
+
+
+def _full(values: Tensor) -> Tensor:
+    """Hold at least single precision: three digits of a logarithm are not one digit of what it is the logarithm of."""
+    return values if values.dtype == torch.float64 else values.float()

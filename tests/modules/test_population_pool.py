@@ -36,8 +36,8 @@ def given(scale=1.0):
 def written_out(stage, drive, context):
     """The rate of science in plain loops: no logarithms, no shifts, every pair of cells."""
     value = {name: parameter.detach().numpy() for name, parameter in stage.named_parameters()}
-    n = 1 + 3 / (1 + np.exp(-value["raw_exponent"]))
-    sigma, gain = np.exp(value["log_sigma"]), np.exp(value["log_gain"])
+    n = 1 + 3 / (1 + np.exp(-value["excitation.raw_exponent"]))
+    sigma, gain = np.exp(value["excitation.log_sigma"]), np.exp(value["excitation.log_gain"])
     alpha, gamma = np.log1p(np.exp(value["raw_alpha"])), np.log1p(np.exp(value["raw_gamma"]))
     e = context.embedding.numpy()
     cosine = (e @ e.T) / np.outer(np.linalg.norm(e, axis=1), np.linalg.norm(e, axis=1))
@@ -48,7 +48,9 @@ def written_out(stage, drive, context):
         near = [j for j in np.argsort(distance[i]) if j != i][:K]
         for j in near:
             bumps = np.exp(-((distance[i, j] - centers) ** 2) / (2 * 150.0**2))
-            weights[i, j] = np.exp(value["distance_weights"] @ bumps + value["similarity_weight"] * cosine[i, j])
+            weights[i, j] = np.exp(
+                value["pool.distance_weights"] @ bumps + value["pool.similarity_weight"] * cosine[i, j]
+            )
     weights /= weights.sum(1, keepdims=True)
 
     def pooled(excitation):
@@ -71,23 +73,42 @@ def test_pool_weights_sum_to_one_and_leave_the_neuron_out():
     weights = stage.pool_weights(given()[1])
     torch.testing.assert_close(weights.sum(1), torch.ones(N, dtype=torch.float64))
     assert (weights > 0).all()
-    assert (stage.neighbors != torch.arange(N)[:, None]).all()
+    assert (stage.pool.neighbors != torch.arange(N)[:, None]).all()
 
 
 def test_strength_zero_is_the_static_nonlinearity():
     stage = moved(pool())
     stage.off()
     drive, context = given()
-    static = stage.log_gain.exp() * (functional.softplus(drive) + 1e-6) ** stage.exponent
+    static = stage.excitation.log_gain.exp() * (functional.softplus(drive) + 1e-6) ** stage.excitation.exponent
     torch.testing.assert_close(functional.softplus(stage(drive, context)), static, rtol=1e-12, atol=0)
+
+
+def test_strength_zero_is_the_drive_where_no_parent_is_asked_for():
+    stage = moved(pool(parent="none"))
+    drive, context = given()
+    assert not torch.allclose(stage(drive, context), drive)
+    stage.off()
+    torch.testing.assert_close(stage(drive, context), drive, rtol=1e-12, atol=0)
+
+
+def test_without_a_parent_the_pool_scales_the_rectified_drive():
+    stage, other = moved(pool()), moved(pool(parent="none"))
+    other.load_state_dict(stage.state_dict(), strict=False)
+    drive, context = given()
+    value = {name: parameter.detach() for name, parameter in stage.named_parameters()}
+    excitation = (functional.softplus(drive) + 1e-6) ** stage.excitation.exponent
+    gain = torch.tensor(written_out(stage, drive, context)) / (value["excitation.log_gain"].exp() * excitation)
+    expected = functional.softplus(drive) * gain
+    torch.testing.assert_close(functional.softplus(other(drive, context)), expected, rtol=1e-6, atol=0)
 
 
 def test_it_starts_at_weak_pools_and_an_exponent_of_two():
     stage = pool()
-    assert stage.exponent.item() == pytest.approx(2)
+    assert stage.excitation.exponent.item() == pytest.approx(2)
     torch.testing.assert_close(stage.alpha, torch.full((N,), 0.05, dtype=torch.float64), rtol=1e-6, atol=0)
     assert stage.gamma.item() == pytest.approx(0.05)
-    torch.testing.assert_close(stage.log_sigma.exp().float(), torch.tensor(MEANS))
+    torch.testing.assert_close(stage.excitation.log_sigma.exp().float(), torch.tensor(MEANS))
 
 
 def test_at_the_start_a_population_at_its_sigma_keeps_its_drive():
@@ -100,20 +121,20 @@ def test_more_drive_to_the_neighbors_means_less_output():
     stage = pool()
     drive, context = given()
     louder = drive.clone()
-    louder[..., stage.neighbors[0, 0]] += 3
+    louder[..., stage.pool.neighbors[0, 0]] += 3
     assert (stage(louder, context)[..., 0] < stage(drive, context)[..., 0]).all()
 
 
 def test_the_exponent_stays_between_one_and_four():
     stage = pool()
     for raw, bound in ((-50.0, 1.0), (50.0, 4.0)):
-        torch.nn.init.constant_(stage.raw_exponent, raw)
-        assert stage.exponent.item() == pytest.approx(bound)
+        torch.nn.init.constant_(stage.excitation.raw_exponent, raw)
+        assert stage.excitation.exponent.item() == pytest.approx(bound)
 
 
 def test_a_silent_neuron_has_a_sigma_that_is_not_zero():
     stage = PopulationPool(**(FACTS | {"mean_responses": np.zeros(N, np.float32)}))
-    assert stage.log_sigma.isfinite().all()
+    assert stage.excitation.log_sigma.isfinite().all()
 
 
 def test_single_precision_follows_double_at_drives_from_silence_to_a_thousand():

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from neuroint.modules.base import Context, Reads
-from neuroint.modules.rectified import drive_of_log_rate, log_rectified
-from neuroint.registry import Fact, normalizations
-
-SILENT = 0.05  # responses per bin: the least semi-saturation at the start
-START = math.log(math.expm1(0.05))  # softplus of it is .05: saturation starts weak, like the pools it controls for
+from neuroint.modules.excitation import Excitation, Parent, inverse_softplus, log_division, log_strength
+from neuroint.registry import Fact, Positive, normalizations
 
 
 @normalizations.register("static_saturation")
 class StaticSaturation(nn.Module):
     r"""Raise each neuron's rectified drive to a power and let it saturate by itself.
 
-    .. math:: r_i = A_i \frac{E_i\,(\sigma_i^n + q_i \sigma_i^n)}{\sigma_i^n + q_i E_i}, \quad
+    .. math:: r_i = r^0_i \frac{\sigma_i^n + q_i \sigma_i^n}{\sigma_i^n + q_i E_i}, \quad r^0_i = A_i E_i, \quad
         E_i = (\mathrm{softplus}(d_i) + 10^{-6})^n
 
-    It is the matched control of ``population_pool``: the same exponent, semi-saturation and gain per neuron, but the
-    denominator holds the neuron's own excitation. A gain of a pool over ``none`` may be this nonlinearity alone; a gain
-    over ``static_saturation`` is not. At q = 0 (:meth:`off`) it is A E, as a pool of strength 0 is. The output is the
-    drive whose softplus is r. Sigma and r are in responses per bin, n lies in (1, 4), q is without unit.
+    It is the matched control of ``population_pool``, ``own_history`` and ``delayed``: the same exponent,
+    semi-saturation and gain per neuron, but the denominator holds the neuron's own excitation at the same frame. A gain
+    of a pool over ``none`` may be this nonlinearity alone; a gain over ``static_saturation`` is not. Its own null is
+    ``none``. At q = 0 (:meth:`off`) it is its parent r^0, as a pool of strength 0 is. The output is the drive whose
+    softplus is r. Sigma and r are in responses per bin, n lies in (1, 4), q is without unit. It reads the neuron's
+    drive at the same frame; cost is neurons x frames.
+
+    Args:
+        parent: r^0, what is left at strength 0: the ``power_law`` A E, or ``none``, softplus(d).
+        initial_strength: q at the start.
 
     Source: Naka & Rushton (1966), J. Physiol. 185, 536-555.
     """
@@ -37,30 +38,27 @@ class StaticSaturation(nn.Module):
     reads: ClassVar[Reads] = Reads()
     strength: Tensor
 
-    def __init__(self, *, n_neurons: Fact[int], mean_responses: Fact[Float[np.ndarray, " neurons"]]) -> None:
+    def __init__(
+        self,
+        *,
+        n_neurons: Fact[int],
+        mean_responses: Fact[Float[np.ndarray, " neurons"]],
+        parent: Parent = "power_law",
+        initial_strength: Positive = 0.05,
+    ) -> None:
         super().__init__()
+        self.excitation = Excitation(mean_responses, parent)
         self.register_buffer("strength", torch.ones(()))
-        self.raw_exponent = nn.Parameter(torch.tensor(math.log(0.5)))  # 1 + 3 sigmoid of it is 2
-        sigma = torch.tensor(np.maximum(mean_responses, SILENT), dtype=torch.float32)
-        self.log_sigma = nn.Parameter(sigma.log())
-        self.log_gain = nn.Parameter(-sigma.log())  # sigma^(1 - n) at n = 2
-        self.raw_saturation = nn.Parameter(torch.full((n_neurons,), START))
-
-    @property
-    def exponent(self) -> Float[Tensor, ""]:
-        """n, between 1 and 4."""
-        return 1 + 3 * torch.sigmoid(self.raw_exponent)
+        self.raw_saturation = nn.Parameter(torch.full((n_neurons,), inverse_softplus(initial_strength)))
 
     def off(self) -> None:
-        """Set the saturation to 0, which leaves a power law."""
+        """Set the saturation to 0, which leaves the parent."""
         self.strength.zero_()
 
     def forward(
         self, drive: Float[Tensor, "batch time neurons"], context: Context
     ) -> Float[Tensor, "batch time neurons"]:
         """Bend every neuron's drive by itself."""
-        log_excitation = self.exponent * log_rectified(drive)
-        relative = log_excitation - self.exponent * context.of_neurons(self.log_sigma)
-        q = self.strength * functional.softplus(context.of_neurons(self.raw_saturation))
-        saturated = torch.log1p(q) - torch.log1p(q * torch.exp(relative.clamp(max=60.0)))
-        return drive_of_log_rate(context.of_neurons(self.log_gain) + log_excitation + saturated)
+        relative = self.excitation.log_excitation(drive) - self.excitation.log_saturation(context)
+        strength = log_strength(context.of_neurons(self.raw_saturation), self.strength)
+        return self.excitation.scaled_drive(drive, log_division(strength, relative), context)
