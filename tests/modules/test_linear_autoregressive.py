@@ -83,5 +83,5 @@ def test_the_memory_follows_from_lags_and_bound():
 
 
 def test_it_is_declared_to_read_own_predictions():
-    assert LinearAutoregressive.reads.information == "own_predictions"
-    assert not LinearAutoregressive.reads.population
+    assert LinearAutoregressive(n_neurons=1).reads.information == "own_predictions"
+    assert not LinearAutoregressive(n_neurons=1).reads.population
