@@ -1,8 +1,9 @@
 """Map the names written in YAML onto components; a component's signature is its schema.
 
 A keyword annotated ``Fact[T]`` is supplied by the data or by an earlier stage and may never be set in YAML. Every other
-keyword is a choice and has a default. Components of this package are found by importing every file of their room;
-components of other packages come in through the entry-point group ``neuroint.<room>``.
+keyword is a choice and has a default. A component that builds another one asks for ``**facts: Fact[Any]`` and is given
+all there are. Components of this package are found by importing every file of their room; components of other packages
+come in through the entry-point group ``neuroint.<room>``.
 """
 
 from __future__ import annotations
@@ -160,7 +161,8 @@ class Component(Generic[T]):
         coerced, faults = self.validate(options)
         if faults:
             raise ValueError(f"{self.kind} '{self.name}': " + "; ".join(faults))
-        given = {key: facts[key] for key in self.facts if facts.get(key) is not None}
+        asked = facts if _takes_every_fact(self.factory) else self.facts
+        given = {key: facts[key] for key in asked if facts.get(key) is not None}
         missing = [key for key, required in self.facts.items() if required and key not in given]
         if missing:
             raise MissingFactError(
@@ -248,10 +250,11 @@ def split_signature(kind: str, name: str, factory: Callable[..., Any]) -> tuple[
     Raises:
         ValueError: a choice without annotation or default, or a fact that may be None without the default None.
     """
-    target = factory.__init__ if inspect.isclass(factory) else factory
-    hints = typing.get_type_hints(target, include_extras=True)
+    hints = _hints(factory)
     facts, choices = {}, {}
     for key, parameter in inspect.signature(factory).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
         required = parameter.default is inspect.Parameter.empty
         annotation = hints.get(key)
         if _is_fact(annotation):
@@ -263,6 +266,17 @@ def split_signature(kind: str, name: str, factory: Callable[..., Any]) -> tuple[
                 raise ValueError(f"{kind} '{name}': choice '{key}' needs an annotation and a default")
             choices[key] = Choice(annotation, parameter.default)
     return facts, choices
+
+
+def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    target = factory.__init__ if inspect.isclass(factory) else factory
+    return typing.get_type_hints(target, include_extras=True)
+
+
+def _takes_every_fact(factory: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(factory).parameters.values()
+    rest = [one.name for one in parameters if one.kind is inspect.Parameter.VAR_KEYWORD]
+    return bool(rest) and _is_fact(_hints(factory).get(rest[0]))
 
 
 def _is_fact(annotation: Any) -> bool:

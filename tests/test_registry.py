@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
@@ -114,6 +114,26 @@ def test_a_class_is_split_by_its_constructor(room):
 
     assert room["sharpen"].facts == {"n_neurons": True}
     assert room["sharpen"].build({"gain": "3"}, {"n_neurons": 4}).gain == 3.0
+
+
+def test_a_component_that_builds_another_is_given_every_fact(room):
+    @room.register("frame")
+    def frame(*, n_neurons: Fact[int], of: str = "blur", **facts: Fact[Any]) -> dict:
+        """Frame what another one does."""
+        return {"n_neurons": n_neurons, **facts}
+
+    @room.register("plain")
+    def plain(*, width: Count = 3, **others: int) -> dict:
+        """Take keywords of its own."""
+        return others
+
+    assert room["frame"].facts == {"n_neurons": True}
+    assert list(room["frame"].choices) == ["of"]
+    assert room["frame"].build({}, {"n_neurons": 4, "bin_s": 0.1, "positions_um": None}) == {
+        "n_neurons": 4,
+        "bin_s": 0.1,
+    }
+    assert room["plain"].build({}, {"n_neurons": 4}) == {}
 
 
 def test_a_component_without_docstring_is_refused(room):
