@@ -51,8 +51,8 @@ class Organics(nn.Module):
     seconds, n lies in (1, 4), alpha is without unit. Its state follows from drives alone: it reads no predictions and
     no records. A clip starts in the steady state of its first frame.
 
-    One bin is half a step of y with a held, a step of a with y held (both exact, by exponentials), and half a step of
-    y.
+    One bin is half a step of y with a held, a step of a with what it pools held, and half a step of y, each by its
+    exponential: of first order in the bin, so time constants near the bin width are those of these steps.
 
     **Stability.** W_y is the identity, so the fixed point is locally stable for every parameter, in continuous time and
     for these steps at every bin width: at it the eigenvalues mu of a step satisfy xi_i (mu / kappa_i - 1) = (1 -
