@@ -67,12 +67,12 @@ def plan(file: File, data: Data = None, sets: Sets = None, smoke: Smoke = False,
 def _plan(file: Path, data: str | None, sets: list[str] | None, smoke: bool, as_json: bool) -> None:
     from neuroint.config import load_sweep
     from neuroint.recordings import open_data
-    from neuroint.sweep.planning import plan_arm, summarize_arms
+    from neuroint.sweep.planning import plan_sweep, summarize_arms
 
     sweep = load_sweep(file, tuple(sets or ()), data, smoke)
     sessions = open_data(sweep.data)
     summarize_arms(sweep, sessions)
-    arms = [plan_arm(sweep, arm, sessions) for arm in sweep.arms]
+    arms = plan_sweep(sweep, sessions)
     head = f"{'arm':<28}{'information':<18}{'parameters':>12}{'GFLOP/step':>12}{'trials':>8}"
     head += f"{'corners':>9}{'s/step':>9}{'MB':>8}{'hours':>8}"
     rows = [
@@ -80,8 +80,9 @@ def _plan(file: Path, data: str | None, sets: list[str] | None, smoke: bool, as_
         f"{a.seconds_per_step:>9.3f}{a.peak_memory_mb:>8.0f}{a.hours:>8.2f}"
         for a in arms
     ]
+    notes = [f"not matched to {sweep.reference}: {a.name}: {a.unmatched}" for a in arms if a.unmatched]
     end = f"{sum(a.hours for a in arms):.2f} hours of one worker on this CPU; divide by the trials that run at once"
-    _print([a.as_dict() for a in arms], "\n".join([head, *rows, end]), as_json)
+    _print([a.as_dict() for a in arms], "\n".join([head, *rows, *notes, end]), as_json)
 
 
 @app.command()
@@ -221,7 +222,7 @@ def _describe(component: Any) -> dict[str, Any]:
 def inspect(
     path: Annotated[str, typer.Argument(help="Recordings.")],
     reader: Annotated[str, typer.Option(help="How they are read.")] = "auto",
-    mapping: Annotated[Path | None, typer.Option(help="YAML that maps array names to roles.")] = None,
+    mapping: Annotated[Path | None, typer.Option(help="YAML of roles, or a search space.")] = None,
     role: Annotated[list[str] | None, typer.Option(help="role=array, in place of a mapping file.")] = None,
     figure: Annotated[Path | None, typer.Option(help="Draw the card into this PNG.")] = None,
     as_json: AsJson = False,
@@ -233,7 +234,7 @@ def inspect(
     from neuroint.data.opening import find_faults, open_sessions
 
     with _bad_input():
-        options = _mapping_options(mapping, role)
+        options = _reading_options(mapping, role)
         faults = find_faults(path, reader, options)
         sessions = [] if faults else open_sessions(path, reader, options)
         card = make_card(sessions, faults)
@@ -243,17 +244,24 @@ def inspect(
     raise typer.Exit(BAD_INPUT if card.faults else 0)
 
 
-def _mapping_options(mapping: Path | None, role: list[str] | None) -> dict[str, Any]:
-    """Put a mapping file and single roles together."""
+def _reading_options(mapping: Path | None, role: list[str] | None) -> dict[str, Any]:
+    """Put a mapping file, or the options under ``data`` in a search space, and single roles together."""
     import yaml
 
-    found: dict[str, Any] = yaml.safe_load(mapping.read_text()) if mapping else {}
-    for text in role or ():
-        name, equals, array = text.partition("=")
-        if not equals:
-            raise ValueError(f"--role got {text!r}, expected role=array, such as responses=spikes")
-        found[name] = yaml.safe_load(array)
-    return {"mapping": found} if found else {}
+    read: dict[str, Any] = (yaml.safe_load(mapping.read_text()) if mapping else None) or {}
+    options = dict(read["data"].get("options", {})) if isinstance(read.get("data"), dict) else {"mapping": read}
+    roles = dict(_role(text) for text in role or ())
+    found = {**(options.get("mapping") or {}), **roles}
+    return {**options, "mapping": found} if found else {}
+
+
+def _role(text: str) -> tuple[str, Any]:
+    import yaml
+
+    name, equals, array = text.partition("=")
+    if not equals:
+        raise ValueError(f"--role got {text!r}, expected role=array, such as responses=spikes")
+    return name, yaml.safe_load(array)
 
 
 @data_app.command()

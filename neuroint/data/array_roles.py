@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 from neuroint.data.array_source import CHANNEL_AXES, RESPONSE_AXES, STIMULUS_AXES, View, in_chunks, usable
 from neuroint.data.array_store import ArrayStore
 from neuroint.data.base import DataError
-from neuroint.data.mapping import Array, ArrayMapping
+from neuroint.data.mapping import Array, ArrayMapping, Positions
 
 # Axes that are assumed when the mapping does not say them, by what a row is, role and number of dimensions.
 DEFAULT_AXES: dict[str, dict[str, dict[int, str]]] = {
@@ -28,6 +28,7 @@ DEFAULT_AXES: dict[str, dict[str, dict[int, str]]] = {
         "pupil": {1: "stimulus", 2: "stimulus channel", 3: "stimulus repeat channel"},
     },
 }
+FILE = "{file}"  # in a name: that of the file, without its ending
 WANTED = {
     "video": STIMULUS_AXES,
     "images": STIMULUS_AXES,
@@ -128,9 +129,9 @@ def _read_as(store: ArrayStore, view: View, row: str) -> str:
     return f"'{view.array}' {store.numbers(view.array).shape} was read as ({axes})"
 
 
-def read_positions(store: ArrayStore, name: str, n_neurons: int) -> Float[np.ndarray, "neurons 3"]:
+def read_positions(store: ArrayStore, named: Positions, n_neurons: int) -> Float[np.ndarray, "neurons 3"]:
     """Positions in micrometers; a depth that is not given is 0."""
-    array = np.asarray(store.numbers(name))
+    name, array = named.array, np.asarray(store.numbers(named.array))
     if array.shape not in ((n_neurons, 2), (n_neurons, 3)):
         raise DataError(
             f"positions_um '{name}' has shape {array.shape}; expected ({n_neurons}, 3), without depth ({n_neurons}, 2)"
@@ -140,7 +141,7 @@ def read_positions(store: ArrayStore, name: str, n_neurons: int) -> Float[np.nda
             f"positions_um '{name}' has NaN or infinite values; give every neuron a position or leave it out"
         )
     positions = np.zeros((n_neurons, 3), dtype=np.float32)
-    positions[:, : array.shape[1]] = array
+    positions[:, : array.shape[1]] = array * named.um_per_unit
     return positions
 
 
@@ -159,7 +160,7 @@ def read_text(store: ArrayStore, given: str | None, default: str) -> str:
     if given is None:
         return default
     if given not in store.names():
-        return given
+        return given.replace(FILE, store.path.stem)
     array = np.asarray(store[given])
     if array.size != 1 or array.dtype.kind not in "Uiu":
         raise DataError(f"array '{given}' has shape {array.shape} and dtype {array.dtype}; expected one text")

@@ -77,6 +77,13 @@ def _seconds(given: float | str) -> float | str:
     return given
 
 
+class Positions(_Frozen):
+    """An array of positions, and how many micrometers one of its units is: a pixel size, where it holds pixels."""
+
+    array: str
+    um_per_unit: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
 Named = Annotated[Array, BeforeValidator(_by_name)]
 Video = Annotated[Named, _axes_among("time height width", "time channel height width")]
 Images = Annotated[Named, _axes_among("stimulus height width", "stimulus channel height width")]
@@ -85,6 +92,7 @@ Channels = Annotated[
     Named,
     _axes_among("time channel", "time", "stimulus channel", "stimulus", "stimulus repeat", "stimulus repeat channel"),
 ]
+PositionsUm = Annotated[Positions, BeforeValidator(_by_name)]
 BinS = Annotated[StrictFloat | StrictStr, BeforeValidator(_number_first), AfterValidator(_seconds)]
 
 
@@ -112,7 +120,11 @@ class Split(_Frozen):
 
 
 class ArrayMapping(_Frozen):
-    """Roles of arrays. ``video``, ``images`` or neither is given; see ``neuroint.data.array_roles`` for default axes.
+    """Roles of arrays; see ``neuroint.data.array_roles`` for default axes.
+
+    ``video``, ``images`` or neither is given. Without them there is activity only, over time: models then read it by
+    ``data.observed``. Responses may be any numbers; negative ones (dF/F, z-scored traces) need link ``identity`` and
+    objective ``mse``.
 
     Attributes:
         responses: per frame (``time neurons``), per image (``stimulus neurons``), or per image and repeat
@@ -121,10 +133,12 @@ class ArrayMapping(_Frozen):
         images: one image per stimulus.
         behavior: channels in the axes of the responses, with ``channel`` in place of ``neurons``.
         pupil: the same, for the shifter.
-        positions_um: (neurons, 3) in micrometers, or (neurons, 2), whose depth is then 0.
+        positions_um: (neurons, 3), or (neurons, 2), whose depth is then 0; in micrometers, or in another unit with
+            ``{array: NAME, um_per_unit: 0.7}``.
         bin_s: seconds per bin, or the array that holds them.
-        animal: the animal's name, or a text array that holds it; by default the session's.
-        session: the session's name, or a text array that holds it; by default the file's.
+        animal: the animal's name, or a text array that holds it; by default the session's. ``{file}`` in a name stands
+            for the file's.
+        session: the session's name, the same way; by default the file's.
         cautions: sentences that every later verdict obeys.
         split: how tiers are made.
         input_normalization: ``z_score`` of the stimulus (per channel, one mean and standard deviation over pixels) and
@@ -139,7 +153,7 @@ class ArrayMapping(_Frozen):
     images: Images | None = None
     behavior: Channels | None = None
     pupil: Channels | None = None
-    positions_um: str | None = None
+    positions_um: PositionsUm | None = None
     bin_s: BinS | None = None
     animal: str | None = None
     session: str | None = None
@@ -214,5 +228,9 @@ def _fault(error: Mapping[str, Any]) -> str:
 
 
 def _known(parents: list[str]) -> list[str]:
-    models: dict[tuple[str, ...], type[BaseModel]] = {(): ArrayMapping, ("split",): Split}
+    models: dict[tuple[str, ...], type[BaseModel]] = {
+        (): ArrayMapping,
+        ("split",): Split,
+        ("positions_um",): Positions,
+    }
     return list(models.get(tuple(parents), Array).model_fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,9 @@ Mapped = Annotated[
 ]
 
 
+EVERY = "*.npz"
+
+
 def looks_like(path: Path) -> bool:
     """Say whether a path is an ``.npz`` file, or a folder with ``.npy`` or ``.npz`` files directly in it."""
     if path.is_dir():
@@ -28,8 +32,11 @@ def looks_like(path: Path) -> bool:
 
 
 @readers.register("arrays")
-def read_arrays(path: Path, *, mapping: Mapped = None) -> list[Session]:
+def read_arrays(path: Path, *, mapping: Mapped = None, files: str = EVERY) -> list[Session]:
     """Read arrays under any names: an .npz, a folder of .npy files, or a folder of .npz files (a session each).
+
+    Where a folder of ``.npz`` files holds more than recordings, ``files`` is a pattern of those that are meant, such as
+    ``2022-*.npz``.
 
     ``mapping`` says which array plays which role (``neuroint.data.mapping.ArrayMapping``), inline or as the path of a
     YAML file. Without it, a YAML file of the recording's name beside an ``.npz``, or ``mapping.yaml`` in the folder, is
@@ -49,20 +56,20 @@ def read_arrays(path: Path, *, mapping: Mapped = None) -> list[Session]:
         DataError: every fault of names, axes and counts at once; then NaN in what was shown, neurons without responses,
             constant inputs that cannot be z-scored, the same video in two tiers, a recording too short to be split.
     """
-    files = _recordings(path)
-    sessions = [_read(file, mapping) for file in files]
-    if len(files) > 1 and any(session.animal == session.name for session in sessions):
+    found = _recordings(path, files)
+    sessions = [_read(file, mapping) for file in found]
+    if len(found) > 1 and any(_mapping(file, mapping).animal is None for file in found):
         raise DataError(
-            f"'{path}' holds {len(files)} recordings, and the animal is the unit of inference: set 'animal' in the "
-            "mapping to its name, or to an array in each file that holds it"
+            f"'{path}' holds {len(found)} recordings, and the animal is the unit of inference: set 'animal' in the "
+            "mapping to its name, to an array in each file that holds it, or to '{file}' if each is of another animal"
         )
     return sessions
 
 
-def faults(path: Path, *, mapping: Mapped = None) -> list[str]:
+def faults(path: Path, *, mapping: Mapped = None, files: str = EVERY) -> list[str]:
     """List what keeps each recording under a path from being read; empty when all is well."""
     found = []
-    for file in _recordings(path):
+    for file in _recordings(path, files):
         try:
             _read(file, mapping)
         except DataError as error:
@@ -70,7 +77,7 @@ def faults(path: Path, *, mapping: Mapped = None) -> list[str]:
     return found
 
 
-def _recordings(path: Path) -> list[Path]:
+def _recordings(path: Path, pattern: str) -> list[Path]:
     if not path.exists():
         raise DataError(f"'{path}' does not exist; expected an .npz file or a folder of .npy files")
     try:
@@ -78,7 +85,14 @@ def _recordings(path: Path) -> list[Path]:
     except OSError as error:
         raise DataError(f"'{path}' cannot be listed ({error.strerror}); check its permissions") from None
     packed = [file for file in inside if file.suffix == ".npz"]
-    return packed if packed and not any(file.suffix == ".npy" for file in inside) else [path]
+    if not packed or any(file.suffix == ".npy" for file in inside):
+        return [path]
+    wanted = [file for file in packed if fnmatch(file.name, pattern)]
+    if not wanted:
+        raise DataError(
+            f"no .npz file in '{path}' fits files '{pattern}'; there are: {', '.join(file.name for file in packed)}"
+        )
+    return wanted
 
 
 def _read(path: Path, given: Mapped) -> Session:
