@@ -107,6 +107,14 @@ def test_the_gain_stays_below_one_plus_the_strength_whatever_the_parameters(size
         assert (rates <= most * functional.softplus(drive) * (1 + 1e-9)).all()
 
 
+def test_a_drive_in_half_precision_is_divided_in_single_precision():
+    stage, drive = delayed(initial_strength=2.0).float(), normal(1, 20, N, scale=3).bfloat16()
+    out = out_of(stage, drive)
+    assert out.dtype == torch.float32
+    drive = drive.float()
+    torch.testing.assert_close(out, out_of(stage, drive), rtol=0.02, atol=0.02)
+
+
 def test_huge_drives_stay_finite_in_single_precision():
     stage, drive = delayed().float(), (normal(1, 20, N).abs() * 1e6).float().requires_grad_()
     out = out_of(stage, drive)

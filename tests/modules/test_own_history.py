@@ -196,6 +196,14 @@ def test_the_memory_keeps_its_least_share_at_every_exponent_and_in_coarse_bins()
     assert stage.memory_bins == 29  # .9^28 > .05 > .9^29
 
 
+def test_a_drive_in_half_precision_is_divided_in_single_precision():
+    stage, drive = history(initial_strength=2.0).float(), normal(1, 20, N, scale=3).bfloat16()
+    out = rates_of(stage, drive, lambda x: x)
+    assert out.dtype == torch.float32
+    drive = drive.float()
+    torch.testing.assert_close(out, rates_of(stage, drive, lambda x: x), rtol=0.02, atol=0.02)
+
+
 def test_huge_drives_stay_finite_in_single_precision():
     stage = history().float()
     drive = (normal(1, 20, N).abs() * 1e6).float().requires_grad_()
