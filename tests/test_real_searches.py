@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from neuroint.config import load_sweep
 from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, VALIDATION
+from neuroint.model import build_model, facts_of
 from neuroint.recordings import open_data
 from neuroint.runtime import LocalRuntime
 from neuroint.sweep.planning import summarize_arms
@@ -20,6 +22,15 @@ pytestmark = pytest.mark.recordings
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"retina": "retina_liu2017/retina.npz", "v4": "v4_cowley2026/v4_210325.npz"}
+
+WITHOUT_STIMULUS = {
+    "worm": "worm_dag2023",
+    "worm_others": "worm_dag2023",
+    "zebrafish": "zebrafish_tectum_triplett2018/zf_20170215_f3.npz",
+    "head_direction": "head_direction_peyrache2015/head_direction.npz",
+    "s1": "s1_reaching_kording/s1.npz",
+    "s1_others": "s1_reaching_kording/s1.npz",
+}
 
 
 @pytest.fixture
@@ -101,6 +112,47 @@ def test_a_linear_floor_is_among_the_arms_and_all_can_be_built(asked, name):
     assert {arm.information for arm in built.values()} <= {"stimulus", "own_predictions"}
 
 
+@pytest.fixture
+def observed(recordings):
+    def read(name):
+        path = recordings / WITHOUT_STIMULUS[name]
+        sweep = load_sweep(ROOT / f"search_spaces/{name}.yaml", (), str(path))
+        return sweep, open_data(sweep.data)
+
+    return read
+
+
+@pytest.mark.parametrize("name", WITHOUT_STIMULUS)
+def test_every_arm_of_a_search_without_stimulus_can_be_built_and_reads_what_is_on_offer(observed, name):
+    sweep, sessions = observed(name)
+    offer = sessions[0].facts.recorded.information
+    read = {arm.name: arm.information for arm in summarize_arms(sweep, sessions)}
+    assert read.pop("none", "stimulus") == "stimulus"
+    assert set(read.values()) == {offer}
+
+
+@pytest.mark.parametrize("name", WITHOUT_STIMULUS)
+def test_what_is_scored_without_stimulus_is_farther_from_training_than_any_arm_looks_back(observed, name):
+    sweep, sessions = observed(name)
+    for arm in sweep.arms:
+        flat = {path: max(leaf.corners()) for path, leaf in sweep.arms[arm].distributions.items()}
+        config = sweep.trial(arm, flat, key="k", phase="plan", seed=0)
+        model = build_model(config.specs, facts_of(sessions), config.observed.lag_bins)
+        for session in sessions:
+            assert model.burn_in(session.name) <= session.scored_from, arm
+
+
+@pytest.mark.slow
+def test_a_cells_past_and_its_neighbors_predict_a_head_direction_cell_after_one_epoch(observed):
+    sweep, sessions = observed("head_direction")
+    values = {path: leaf.corners()[-1] for path, leaf in sweep.arms["coupled_glm"].distributions.items()}
+    config = sweep.trial("coupled_glm", values, key="few", phase="tune", seed=0)
+    scores = []
+    config = replace(config, train=replace(config.train, epochs=1))
+    train_trial(config, sessions, LocalRuntime(on_report=lambda m, _: scores.append(m["validation_score"])))
+    assert scores[-1] > 0.1  # chance is 0
+
+
 @pytest.mark.slow
 def test_a_readout_of_energies_learns_v4_in_a_few_epochs(asked):
     sweep, session = asked("v4", "train.epochs=3", "train.ema=null")
@@ -114,10 +166,19 @@ def test_a_readout_of_energies_learns_v4_in_a_few_epochs(asked):
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, *WITHOUT_STIMULUS])
 def test_the_search_runs_at_smoke_size_and_leaves_the_final_test_alone(recordings, tmp_path, name):
     command = [sys.executable, "-m", "neuroint.cli", "run", f"search_spaces/{name}.yaml", "--smoke", "--quiet"]
-    command += ["--data", str(recordings / FILES[name]), "--results", str(tmp_path), "--name", "smoke", "--cpus", "2"]
+    command += [
+        "--data",
+        str(recordings / (FILES | WITHOUT_STIMULUS)[name]),
+        "--results",
+        str(tmp_path),
+        "--name",
+        "smoke",
+        "--cpus",
+        "2",
+    ]
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
