@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuroint.modules.base import Context, Reads, prepared
-from neuroint.modules.chunks import in_chunks
+from neuroint.modules.chunks import over_frames
 from neuroint.modules.pair_bias import PAIR_BIASES
 from neuroint.modules.positions import Positions
 from neuroint.modules.selection import refuse_subset
@@ -28,6 +27,8 @@ class _Prepared(NamedTuple):
     key: Float[Tensor, "heads tokens feature"]
     value: Float[Tensor, "heads neurons width"]
     output: Float[Tensor, "heads neurons width"]
+    query_of_drive: Float[Tensor, "heads feature"]
+    key_of_drive: Float[Tensor, "heads feature"]
 
 
 @interactions.register("dynamic_attention")
@@ -110,16 +111,19 @@ class DynamicAttention(nn.Module):
         query = torch.cat([query / query.shape[-1] ** 0.5, near, none + 1], dim=-1)
         key = torch.cat([key, far, none], dim=-1)
         nobody = functional.pad(self.null_logit.to(key.dtype)[:, None, None], (key.shape[-1] - 1, 0))
-        return _Prepared(query, torch.cat([key, nobody], dim=1), value, self.strength * output)
+        wide = (0, key.shape[-1] - value.shape[-1])
+        slopes = self.query_of_drive / value.shape[-1] ** 0.5, self.key_of_drive
+        slopes = (functional.pad(slope, wide) for slope in slopes)
+        return _Prepared(query, torch.cat([key, nobody], dim=1), value, self.strength * output, *slopes)
 
     def forward(
         self, drive: Float[Tensor, "batch time neurons"], context: Context
     ) -> Float[Tensor, "batch time neurons"]:
         """Add what every neuron attends to, each frame by itself."""
         held = prepared(self, context)
-        mask = _mask(held.value.shape[1], held.value)
         per_frame = 4 * held.key.numel() + 2 * held.query.numel()
-        influence = in_chunks(partial(self._frames, held, mask), per_frame, drive.flatten(0, 1))
+        parts = (_mask(held.value.shape[1], held.value), *held)
+        influence = over_frames(self._frames, per_frame, drive.flatten(0, 1), parts)
         return drive + influence.unflatten(0, drive.shape[:2])
 
     def attention_map(
@@ -148,15 +152,15 @@ class DynamicAttention(nn.Module):
     def _at(self, held: _Prepared, drive: Float[Tensor, "frames neurons"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values at some frames: frames x heads x neurons x features; the null's are the last."""
         x, said = compressed(drive)[:, None, :, None], functional.softplus(drive)[:, None, :, None]
-        width = self.query_of_drive.shape[-1]
-        wide = (0, held.query.shape[-1] - width)
-        query = held.query + x * functional.pad(self.query_of_drive / width**0.5, wide)[:, None]
-        key = held.key + functional.pad(x, (0, 0, 0, 1)) * functional.pad(self.key_of_drive, wide)[:, None]
-        return query, key, functional.pad(held.value * said, (*wide, 0, 1))
+        query = held.query + x * held.query_of_drive[:, None]
+        key = held.key + functional.pad(x, (0, 0, 0, 1)) * held.key_of_drive[:, None]
+        wide = held.key.shape[-1] - held.value.shape[-1]
+        return query, key, functional.pad(held.value * said, (0, wide, 0, 1))
 
     def _frames(
-        self, held: _Prepared, mask: Float[Tensor, "rows window"], drive: Float[Tensor, "frames neurons"]
+        self, drive: Float[Tensor, "frames neurons"], mask: Float[Tensor, "rows window"], *parts: Tensor
     ) -> Float[Tensor, "frames neurons"]:
+        held = _Prepared(*parts)
         query, key, value = self._at(held, drive)
         n_neurons, width, found = drive.shape[1], held.output.shape[-1], []
         for start in range(0, n_neurons, ROWS):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuroint.modules.base import Context, Reads, prepared
-from neuroint.modules.chunks import in_chunks
+from neuroint.modules.chunks import over_frames
 from neuroint.modules.selection import refuse_subset
 from neuroint.modules.tokens import EmbeddingFrom, EmbeddingTokens, compressed, full, null_start, softmax_weights
 from neuroint.registry import Count, Fact, interactions
@@ -26,6 +25,8 @@ class _Prepared(NamedTuple):
     asking_slope: Float[Tensor, "heads 1 points"]
     value: Float[Tensor, "heads neurons width"]
     output: Float[Tensor, "heads neurons width"]
+    null_listening: Float[Tensor, " heads"]
+    null_asking: Float[Tensor, " heads"]
 
 
 @interactions.register("inducing_attention")
@@ -79,7 +80,6 @@ class InducingAttention(nn.Module):
         embedding_width: Count = 32,
     ) -> None:
         super().__init__()
-        self.others = n_neurons - 1
         self.tokens = EmbeddingTokens(
             n_neurons, embedding_channels, embedding, embedding_width, heads, head_width, channels=head_width
         )
@@ -107,6 +107,8 @@ class InducingAttention(nn.Module):
             asking_slope=(scale * self.point_key @ self.query_of_drive[..., None]).transpose(-1, -2),
             value=value,
             output=self.strength * output,
+            null_listening=self.null_listening,
+            null_asking=self.null_asking,
         )
 
     def forward(
@@ -115,7 +117,7 @@ class InducingAttention(nn.Module):
         """Add what every neuron hears from the points, each frame by itself."""
         held = prepared(self, context)
         per_frame = 6 * held.asking.numel() + held.value.numel()
-        influence = in_chunks(partial(self._frames, held), per_frame, drive.flatten(0, 1))
+        influence = over_frames(self._frames, per_frame, drive.flatten(0, 1), held)
         return drive + influence.unflatten(0, drive.shape[:2])
 
     def attention_map(
@@ -138,19 +140,18 @@ class InducingAttention(nn.Module):
         x = compressed(drive)[:, None]
         listening = held.listening + held.listening_slope * x[:, :, None]
         asking = held.asking + x[..., None] * held.asking_slope
-        points = asking.shape[-1]
         return (
-            softmax_weights(listening, self.null_listening, self.others),
-            softmax_weights(asking, self.null_asking, points),
+            softmax_weights(listening, held.null_listening, listening.shape[-1]),
+            softmax_weights(asking, held.null_asking, asking.shape[-1]),
         )
 
-    def _frames(self, held: _Prepared, drive: Float[Tensor, "frames neurons"]) -> Float[Tensor, "frames neurons"]:
+    def _frames(self, drive: Float[Tensor, "frames neurons"], *parts: Tensor) -> Float[Tensor, "frames neurons"]:
         """Influence on every neuron: heard from all, less what it told itself."""
         with torch.autocast(drive.device.type, enabled=False):
-            drive, (value, output) = full(drive), (full(held.value), full(held.output))
-            listening, asking = self._weights(_Prepared(*map(full, held)), drive)
+            drive, held = full(drive), _Prepared(*map(full, parts))
+            listening, asking = self._weights(held, drive)
             told = listening * functional.softplus(drive)[:, None, None]
-            summed = told @ value
-            heard = (asking * (output @ summed.transpose(-1, -2))).sum((1, 3))
-            own = (asking * told.transpose(-1, -2)).sum(-1) * (output * value).sum(-1)
+            summed = told @ held.value
+            heard = (asking * (held.output @ summed.transpose(-1, -2))).sum((1, 3))
+            own = (asking * told.transpose(-1, -2)).sum(-1) * (held.output * held.value).sum(-1)
             return heard - own.sum(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuroint.modules.base import Context, Reads, prepared
-from neuroint.modules.chunks import in_chunks
+from neuroint.modules.chunks import over_frames
 from neuroint.modules.positions import Positions
 from neuroint.modules.rotary import ROTATIONS
 from neuroint.modules.selection import refuse_subset
@@ -21,12 +20,15 @@ from neuroint.registry import Count, Fact, Positive, interactions
 
 
 class _Prepared(NamedTuple):
-    """Parts of tokens that come from embeddings, heads x neurons x width, and the angles of positions."""
+    """Parts of tokens that come from embeddings, slopes over the compressed drive, null tokens, and angles."""
 
     query: Float[Tensor, "heads neurons width"]
     key: Float[Tensor, "heads neurons width"]
     value: Float[Tensor, "heads neurons width"]
     output: Float[Tensor, "heads neurons width"]
+    query_of_drive: Float[Tensor, "heads width"]
+    key_of_drive: Float[Tensor, "heads width"]
+    null: Float[Tensor, " heads"]
     angle: Float[Tensor, "all_neurons pairs"]
 
 
@@ -104,14 +106,16 @@ class LinearAttention(nn.Module):
         """Compute the parts of all tokens that come from embeddings, and the angles."""
         refuse_subset("linear_attention", context)
         query, key, value, output = (full(part.transpose(0, 1)) for part in self.tokens(context))
-        return _Prepared(query, key, value, self.strength * output, self.rotation())
+        slopes = full(self.query_of_drive), full(self.key_of_drive)
+        null = full(self.null_logit).exp()
+        return _Prepared(query, key, value, self.strength * output, *slopes, null, self.rotation())
 
     def forward(
         self, drive: Float[Tensor, "batch time neurons"], context: Context
     ) -> Float[Tensor, "batch time neurons"]:
         """Add what every neuron attends to, each frame by itself."""
         held = prepared(self, context)
-        influence = in_chunks(partial(self._frames, held), 8 * held.query.numel(), drive.flatten(0, 1))
+        influence = over_frames(self._frames, 8 * held.query.numel(), drive.flatten(0, 1), held)
         return drive + influence.unflatten(0, drive.shape[:2])
 
     def attention_map(
@@ -121,7 +125,7 @@ class LinearAttention(nn.Module):
         held = prepared(self, context)
         query, key = self._features(held, full(drive))
         turned = self.rotation.turn(query, held.angle) @ self.rotation.turn(key, held.angle).transpose(-1, -2)
-        weights = turned / (self.others * self._mass(query, key)[..., None])
+        weights = turned / (self.others * self._mass(held, query, key)[..., None])
         return weights - torch.diag_embed(weights.diagonal(dim1=-2, dim2=-1))
 
     def coupling(
@@ -134,20 +138,21 @@ class LinearAttention(nn.Module):
     def _features(self, held: _Prepared, drive: Float[Tensor, "frames neurons"]) -> tuple[Tensor, Tensor]:
         """Positive features of queries and keys, frames x heads x neurons x width."""
         x = compressed(drive)[:, None, :, None]
-        query = functional.elu(held.query + x * self.query_of_drive[:, None]) + 1
-        return query, functional.elu(held.key + x * self.key_of_drive[:, None]) + 1
+        query = functional.elu(held.query + x * held.query_of_drive[:, None]) + 1
+        return query, functional.elu(held.key + x * held.key_of_drive[:, None]) + 1
 
-    def _mass(self, query: Tensor, key: Tensor) -> Float[Tensor, "frames heads neurons"]:
+    def _mass(self, held: _Prepared, query: Tensor, key: Tensor) -> Float[Tensor, "frames heads neurons"]:
         """The denominator: the null token and the mean of all others; rounding cannot make a sum of others negative."""
         others = (key.sum(-2, keepdim=True) - key).clamp(min=0) / self.others
-        return (query * others).sum(-1) + self.null_logit.exp()[:, None]
+        return (query * others).sum(-1) + held.null[:, None]
 
-    def _frames(self, held: _Prepared, drive: Float[Tensor, "frames neurons"]) -> Float[Tensor, "frames neurons"]:
+    def _frames(self, drive: Float[Tensor, "frames neurons"], *parts: Tensor) -> Float[Tensor, "frames neurons"]:
         """Influence on every neuron: the sum over all, less its own term, which no rotation changes."""
+        held = _Prepared(*parts)
         with torch.autocast(drive.device.type, enabled=False):
             drive = full(drive)
             query, key = self._features(held, drive)
             said = held.value * functional.softplus(drive)[:, None, :, None] / self.others
             summed = self.rotation.turn(key, held.angle).transpose(-1, -2) @ said
             heard = self.rotation.turn(query, held.angle) @ summed - (query * key).sum(-1, keepdim=True) * said
-            return ((heard * held.output).sum(-1) / self._mass(query, key)).sum(1)
+            return ((heard * held.output).sum(-1) / self._mass(held, query, key)).sum(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuroint.modules.base import Context, Reads, prepared
-from neuroint.modules.chunks import in_chunks
+from neuroint.modules.chunks import over_frames
 from neuroint.modules.embedding import EMBEDDINGS
 from neuroint.modules.graphs import Graph, dense, edge_scores, neighbor_graph
 from neuroint.modules.neighbors import neighbor_sum
@@ -125,7 +124,8 @@ class MessagePassing(nn.Module):
         """Add and scale by what the neighbors send."""
         held = prepared(self, context)
         rectified = functional.softplus(drive).flatten(0, 1)
-        sent = in_chunks(partial(self._messages, held.bias), 3 * held.bias.numel(), rectified)
+        parts = held.bias, self.of_drive, self.message
+        sent = over_frames(_messages, 3 * held.bias.numel(), rectified, parts)
         added, scaled = sent.unflatten(0, drive.shape[:2]).unbind(-1)
         added = neighbor_sum(added, held.neighbors, held.weights[0])
         return drive + added + drive * neighbor_sum(scaled, held.neighbors, held.weights[1])
@@ -140,8 +140,14 @@ class MessagePassing(nn.Module):
         held = prepared(self, context)
         return dense(held.neighbors, held.weights[1])
 
-    def _messages(self, bias: Tensor, rectified: Float[Tensor, "frames neurons"]) -> Tensor:
-        """Compute g and g' of every neuron, frames x neurons x kinds."""
-        hidden = functional.softplus(rectified[..., None] * self.of_drive + bias) - functional.softplus(bias)
-        added, scaled = (hidden @ self.message).unbind(-1)
-        return torch.stack([added, torch.tanh(scaled)], dim=-1)
+
+def _messages(
+    rectified: Float[Tensor, "frames neurons"],
+    bias: Float[Tensor, "neurons hidden"],
+    of_drive: Float[Tensor, " hidden"],
+    message: Float[Tensor, "hidden kinds"],
+) -> Float[Tensor, "frames neurons kinds"]:
+    """Compute what every neuron sends: g and g'."""
+    hidden = functional.softplus(rectified[..., None] * of_drive + bias) - functional.softplus(bias)
+    added, scaled = (hidden @ message).unbind(-1)
+    return torch.stack([added, torch.tanh(scaled)], dim=-1)

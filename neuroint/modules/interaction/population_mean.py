@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuroint.modules.base import Context, Reads, prepared
-from neuroint.modules.chunks import in_chunks
+from neuroint.modules.chunks import over_frames
 from neuroint.modules.embedding import EMBEDDINGS
 from neuroint.modules.selection import refuse_subset
 from neuroint.modules.tokens import EmbeddingFrom, compressed, full
@@ -19,10 +18,13 @@ from neuroint.registry import Count, Fact, interactions
 
 
 class _Prepared(NamedTuple):
-    """What each neuron tells the means, and how its network is biased."""
+    """What each neuron tells the means, how its network is biased, and the network."""
 
     source: Float[Tensor, "neurons means"]
     bias: Float[Tensor, "neurons hidden"]
+    of_means: Float[Tensor, "means hidden"]
+    of_drive: Float[Tensor, " hidden"]
+    output: Float[Tensor, " hidden"]
 
 
 @interactions.register("population_mean")
@@ -86,7 +88,8 @@ class PopulationMean(nn.Module):
         """Compute what comes from embeddings alone."""
         refuse_subset("population_mean", context)
         embedding = self.embedding(context)
-        return _Prepared(full(self.source(embedding)), full(self.of_embedding(embedding)))
+        source, bias = full(self.source(embedding)), full(self.of_embedding(embedding))
+        return _Prepared(source, bias, self.of_means, self.of_drive, self.strength * self.output)
 
     def forward(
         self, drive: Float[Tensor, "batch time neurons"], context: Context
@@ -94,7 +97,7 @@ class PopulationMean(nn.Module):
         """Add what the means of the others do to each neuron, each frame by itself."""
         held = prepared(self, context)
         per_frame = 4 * held.bias.numel() + 2 * held.source.numel()
-        influence = in_chunks(partial(self._frames, held), per_frame, drive.flatten(0, 1))
+        influence = over_frames(self._frames, per_frame, drive.flatten(0, 1), held)
         return drive + influence.unflatten(0, drive.shape[:2])
 
     def means(self, context: Context, drive: Float[Tensor, "frames neurons"]) -> Float[Tensor, "frames neurons means"]:
@@ -105,10 +108,10 @@ class PopulationMean(nn.Module):
         said = functional.softplus(drive)
         return ((said @ held.source)[:, None] - said[..., None] * held.source) / self.others
 
-    def _frames(self, held: _Prepared, drive: Float[Tensor, "frames neurons"]) -> Float[Tensor, "frames neurons"]:
+    def _frames(self, drive: Float[Tensor, "frames neurons"], *parts: Tensor) -> Float[Tensor, "frames neurons"]:
         with torch.autocast(drive.device.type, enabled=False):
-            drive = full(drive)
-            alone = compressed(drive)[..., None] * self.of_drive + held.bias
-            together = alone + self._means(held, drive) @ self.of_means
+            drive, held = full(drive), _Prepared(*parts)
+            alone = compressed(drive)[..., None] * held.of_drive + held.bias
+            together = alone + self._means(held, drive) @ held.of_means
             change = functional.softplus(together) - functional.softplus(alone)
-            return change @ (self.strength * self.output)
+            return change @ held.output
