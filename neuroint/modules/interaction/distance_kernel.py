@@ -14,7 +14,7 @@ from neuroint.modules.base import Context, Fed, prepared
 from neuroint.modules.embedding import EMBEDDINGS
 from neuroint.modules.graphs import dense, edge_scores
 from neuroint.modules.last_activity import LastActivityCoupling
-from neuroint.modules.neighbors import neighbor_sum
+from neuroint.modules.neighbors import frame_sum
 from neuroint.modules.positions import Positions, nearest_neighbors, radial_basis
 from neuroint.modules.selection import refuse_subset
 from neuroint.modules.spectral import OpenFraction, capped, sparse_norm
@@ -128,4 +128,4 @@ class DistanceKernel(LastActivityCoupling):
         self, activity: Float[Tensor, "batch neurons"], coupling: _Prepared
     ) -> Float[Tensor, "batch neurons"]:
         """Sum the weighed last activity of the neighbors."""
-        return neighbor_sum(activity[:, None], *coupling).squeeze(1)
+        return frame_sum(activity, *coupling)
