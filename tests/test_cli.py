@@ -90,10 +90,19 @@ def test_validate_of_a_folder_without_yaml_is_a_fault(call, tmp_path):
 def test_plan_prints_a_row_for_every_arm_and_the_hours_of_all(call, file, recording):
     done = call("plan", file, "--data", recording)
     assert done.code == 0, done.err
-    head, none, own_past, end = done.out.strip().splitlines()
+    head, none, own_past, *notes, end = done.out.strip().splitlines()
     assert head.split()[:3] == ["arm", "information", "parameters"]
     assert (none.split()[:2], own_past.split()[:2]) == (["none", "stimulus"], ["own_past", "own_predictions"])
     assert "hours of one worker" in end
+    assert all(note.startswith("not matched to none: own_past: ") for note in notes)
+
+
+def test_plan_says_which_arms_are_not_matched_to_the_reference(call, tmp_path, recording):
+    arms = {"none": {}, "past": {"interaction": {"name": "linear_autoregressive", "lags": 8}}}
+    file = write_question(tmp_path / "sizes.yaml", arms=arms, train={"frames": 78})
+    *_, note, _ = call("plan", file, "--data", recording).out.strip().splitlines()
+    assert note.startswith("not matched to none: past: ")
+    assert "a matched control is interaction: {name: own_drive_filter, lags: 8}" in note
 
 
 def test_dry_run_plans_in_json_and_leaves_nothing(call, file, recording, tmp_path):

@@ -9,15 +9,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from neuroint.config import Resources, SweepConfig, TrialConfig
-from neuroint.data.base import DEV_TEST, VALIDATION, Session
+from neuroint.data.base import DEV_TEST, VALIDATION, Batch, Session
 from neuroint.data.loader import ClipLoader
 from neuroint.data.plan import TrainingPlan, evaluation_plan
-from neuroint.fit import prepare, start
+from neuroint.fit import Fit, prepare, start
 from neuroint.model import PopulationModel, build_model, facts_of
 from neuroint.runtime import LocalRuntime
+from neuroint.sweep.flops import step_counter
+from neuroint.sweep.matching import Size, fair_control
 from neuroint.sweep.samplers import ARMS, REFERENCE, budget, runs_planned
 from neuroint.train import DTYPES, training_step
 
@@ -40,7 +41,10 @@ class ArmSummary:
 
 @dataclass(frozen=True)
 class ArmPlan:
-    """What an arm will cost; seconds and hours are extrapolated from one step on this machine's CPU."""
+    """What an arm will cost; seconds and hours are extrapolated from one step on this machine's CPU.
+
+    Where an arm has another size than the reference, ``unmatched`` says so, and which control would have its size.
+    """
 
     name: str
     information: str
@@ -52,6 +56,7 @@ class ArmPlan:
     steps_per_epoch: int
     peak_memory_mb: float
     hours: float
+    unmatched: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -96,33 +101,78 @@ def _where(sweep: SweepConfig, config: TrialConfig) -> str:
     return f" with {values}" if values else ""
 
 
-def plan_arm(sweep: SweepConfig, arm: str, sessions: list[Session]) -> ArmPlan:
-    """Build every corner of an arm's space, take one step of each on the CPU, and extrapolate.
+@dataclass(frozen=True)
+class _Measured:
+    """A configuration, and what a step of it took."""
+
+    config: TrialConfig
+    information: str
+    size: Size
+    seconds: float
+    steps: int
+    peak_memory_mb: float
+
+
+def plan_sweep(sweep: SweepConfig, sessions: list[Session]) -> list[ArmPlan]:
+    """Build every corner of every arm's space, take one step of each on the CPU, extrapolate, and compare sizes.
 
     Raises:
         PlanError: a corner cannot be built or stepped; names the corner.
     """
+    measured = {arm: _measure_arm(sweep, arm, sessions) for arm in sweep.arms}
+    largest = {
+        arm: max(found, key=lambda one: (one.size.parameters, one.size.flops)) for arm, found in measured.items()
+    }
+    return [
+        replace(_plan(sweep, arm, sessions, found), unmatched=_unmatched(sweep.reference, arm, largest, sessions))
+        for arm, found in measured.items()
+    ]
+
+
+def _measure_arm(sweep: SweepConfig, arm: str, sessions: list[Session]) -> list[_Measured]:
     measured = []
     for config in _corners(sweep, arm):
         try:
             measured.append(_measure(config, sessions))
         except (ValueError, RuntimeError) as error:
             raise PlanError(f"arm '{arm}'{_where(sweep, config)}: {error}") from error
-    worst = {key: max(m[key] for m in measured) for key in measured[0]}
-    runs = runs_planned(sweep, arm)
-    config = next(_corners(sweep, arm))
-    seconds = worst["seconds"] * worst["steps"] * (1 + _validation_share(config, sessions)) * config.train.epochs
+    return measured
+
+
+def _plan(sweep: SweepConfig, arm: str, sessions: list[Session], measured: list[_Measured]) -> ArmPlan:
+    """Extrapolate from the dearest corner of an arm."""
+    first = measured[0]
+    seconds, steps = max(one.seconds for one in measured), max(one.steps for one in measured)
+    epoch = seconds * steps * (1 + _validation_share(first.config, sessions))
     return ArmPlan(
         name=arm,
-        information=measured[0]["information"],
-        parameters=worst["parameters"],
-        flops_per_step=worst["flops"],
+        information=first.information,
+        parameters=max(one.size.parameters for one in measured),
+        flops_per_step=max(one.size.flops for one in measured),
         trials=sum(budget(sweep, arm, stage) for stage in (REFERENCE, ARMS)),
         corners=len(measured),
-        seconds_per_step=worst["seconds"],
-        steps_per_epoch=worst["steps"],
-        peak_memory_mb=worst["peak_memory_mb"],
-        hours=runs * seconds / 3600,
+        seconds_per_step=seconds,
+        steps_per_epoch=steps,
+        peak_memory_mb=max(one.peak_memory_mb for one in measured),
+        hours=runs_planned(sweep, arm) * epoch * first.config.train.epochs / 3600,
+    )
+
+
+def _unmatched(reference: str, arm: str, largest: dict[str, _Measured], sessions: list[Session]) -> str:
+    """Say how far an arm's size is from the reference's, what control would have it, and which arms do."""
+    mine, theirs = largest[arm], largest[reference]
+    if mine.size.matches(theirs.size):
+        return ""
+    neurons = sum(session.facts.n_neurons for session in sessions)
+    extra = (mine.size.parameters - theirs.size.parameters) / neurons
+    control = fair_control(
+        mine.config, mine.size, theirs.config, extra, lambda config: _first_step(config, sessions)[-1]
+    )
+    alike = [name for name, one in largest.items() if name != arm and one.size.matches(mine.size)]
+    return (
+        f"{mine.size.against(theirs.size)}; "
+        + (f"a matched control is {control}" if control else "no registered control is matched")
+        + (f"; of this size here: {', '.join(alike)}" if alike else "")
     )
 
 
@@ -135,25 +185,32 @@ def _corners(sweep: SweepConfig, arm: str) -> Iterator[TrialConfig]:
         yield sweep.trial(arm, point, key=f"plan-{arm}-{index}", phase="plan", seed=sweep.seed)
 
 
-def _measure(config: TrialConfig, sessions: list[Session]) -> dict[str, Any]:
+def _measure(config: TrialConfig, sessions: list[Session]) -> _Measured:
+    """Count one step and time another."""
+    fit, plan, batches, size = _first_step(config, sessions)
+    began = time.perf_counter()
+    training_step(fit, batches, LocalRuntime(device=torch.device("cpu")), 1)
+    return _Measured(
+        config=config,
+        information=fit.model.information,
+        size=size,
+        seconds=time.perf_counter() - began,
+        steps=plan.steps_per_epoch,
+        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
+
+
+def _first_step(config: TrialConfig, sessions: list[Session]) -> tuple[Fit, TrainingPlan, list[Batch], Size]:
     runtime = LocalRuntime(device=torch.device("cpu"))
     fit = prepare(config, sessions, runtime, DTYPES[config.train.precision])
     plan = _training_plan(replace(config, resources=Resources()), sessions)
     with ClipLoader(sessions) as loader:
         batches = next(loader.training(plan, 0))
     fit.training_mode()
-    with FlopCounterMode(display=False) as counter:
+    with step_counter() as counter:
         training_step(fit, batches, runtime, 0)
-    began = time.perf_counter()
-    training_step(fit, batches, runtime, 1)
-    return {
-        "information": fit.model.information,
-        "parameters": sum(p.numel() for p in fit.model.parameters()),
-        "flops": counter.get_total_flops(),
-        "seconds": time.perf_counter() - began,
-        "steps": plan.steps_per_epoch,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+    parameters = sum(p.numel() for p in fit.model.parameters())
+    return fit, plan, batches, Size(parameters, counter.get_total_flops())
 
 
 def _validation_share(config: TrialConfig, sessions: list[Session]) -> float:

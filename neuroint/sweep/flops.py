@@ -1,0 +1,68 @@
+"""Count the floating-point operations of a step, also where no matrix is multiplied."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+Shape = Any  # torch.Size of a tensor; what is no tensor comes as it is
+
+# One operation per number that comes out. Copies, comparisons and the optimizer's updates in place are not arithmetic
+# of the model.
+PER_OUTPUT = (
+    "add", "sub", "mul", "div", "neg", "abs", "pow", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "square",
+    "reciprocal", "sigmoid", "sigmoid_backward", "tanh", "tanh_backward", "asinh", "relu", "threshold_backward", "elu",
+    "elu_backward", "softplus", "softplus_backward", "gelu", "gelu_backward", "silu", "silu_backward", "maximum",
+    "minimum", "logaddexp", "_softmax", "_softmax_backward_data", "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training", "native_batch_norm_backward", "native_layer_norm",
+    "native_layer_norm_backward", "avg_pool2d", "avg_pool2d_backward", "cumsum",
+)  # fmt: skip
+PER_INPUT = ("sum", "mean", "amax", "logsumexp", "var", "std")  # one per number that goes in
+
+
+def step_counter() -> FlopCounterMode:
+    """Make a context that counts: products of matrices and convolutions as torch does, and what it counts as nothing.
+
+    A weighted sum of rows (``embedding_bag``: pools, neighbors and point readouts) is a multiplication and an addition
+    per number read; pointwise arithmetic is one operation per number.
+    """
+    aten = torch.ops.aten
+    formulas = {
+        aten._embedding_bag: _bag,
+        aten._embedding_bag_forward_only: _bag,
+        aten._embedding_bag_backward: _bag_backward,
+        aten._embedding_bag_dense_backward: _bag_backward,
+        aten._embedding_bag_per_sample_weights_backward: _bag_weights_backward,
+    }
+    formulas |= {getattr(aten, name): _per_output for name in PER_OUTPUT}
+    formulas |= {getattr(aten, name): _twice_per_output for name in ("addcmul", "addcdiv")}
+    formulas |= {getattr(aten, name): _per_input for name in PER_INPUT}
+    return FlopCounterMode(display=False, custom_mapping=formulas)
+
+
+def _bag(table: Shape, indices: Shape, *rest: Any, **named: Any) -> int:
+    return 2 * math.prod(indices) * table[1]
+
+
+def _bag_backward(grad: Shape, indices: Shape, *rest: Any, **named: Any) -> int:
+    return 2 * math.prod(indices) * grad[1]
+
+
+def _bag_weights_backward(grad: Shape, table: Shape, indices: Shape, *rest: Any, **named: Any) -> int:
+    return 2 * math.prod(indices) * table[1]
+
+
+def _per_output(*given: Any, out_shape: Shape = None, **named: Any) -> int:
+    first = out_shape if isinstance(out_shape, torch.Size) else next(iter(out_shape), ())
+    return math.prod(first) if isinstance(first, torch.Size) else 0
+
+
+def _twice_per_output(*given: Any, out_shape: Shape = None, **named: Any) -> int:
+    return 2 * math.prod(out_shape)
+
+
+def _per_input(shape: Shape, *rest: Any, **named: Any) -> int:
+    return math.prod(shape)

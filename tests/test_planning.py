@@ -1,0 +1,161 @@
+"""What a plan says of sizes: operations counted by hand, arms that are not matched, and controls that would be."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from worlds import make_session, make_sweep
+
+from neuroint.modules.neighbors import neighbor_sum
+from neuroint.sweep.flops import step_counter
+from neuroint.sweep.matching import Size, fair_control
+from neuroint.sweep.planning import plan_sweep
+
+pytestmark = pytest.mark.timeout(240)  # plans take a step of every arm
+
+
+def counted(function):
+    with step_counter() as counter:
+        function()
+    return counter.get_total_flops()
+
+
+def test_products_of_matrices_are_counted_as_torch_does():
+    a, b = torch.randn(3, 4), torch.randn(4, 5)
+    assert counted(lambda: a @ b) == 2 * 3 * 4 * 5
+
+
+def test_a_sum_over_neighbors_is_a_multiplication_and_an_addition_per_neighbor_and_frame_and_so_is_each_gradient():
+    values = torch.randn(2, 5, 7, requires_grad=True)  # 10 frames of 7 neurons
+    neighbors, weights = torch.randint(0, 7, (7, 3)), torch.rand(7, 3, requires_grad=True)
+    forward = 2 * 7 * 3 * 10
+    assert counted(lambda: neighbor_sum(values, neighbors, weights)) == forward
+    both = counted(
+        lambda: torch.autograd.grad(neighbor_sum(values, neighbors, weights), (values, weights), torch.ones(2, 5, 7))
+    )
+    assert both == 3 * forward
+    with torch.no_grad():
+        assert counted(lambda: neighbor_sum(values, neighbors, weights)) == forward
+
+
+def test_pointwise_arithmetic_is_one_operation_per_number():
+    x, y = torch.randn(4, 5), torch.randn(4, 5)
+    assert counted(lambda: x * y + x) == 40
+    assert counted(lambda: torch.exp(x)) == 20
+    assert counted(lambda: torch.addcmul(x, x, y)) == 40
+    assert counted(lambda: x.sum(0)) == 20
+    assert counted(lambda: functional.softplus(x)) == 20
+    assert counted(lambda: x.clone()) == 0
+
+
+def test_normalizing_a_batch_and_a_softmax_are_not_nothing():
+    x = torch.randn(4, 5)
+    assert counted(lambda: nn.BatchNorm1d(5)(x)) >= 20
+    assert counted(lambda: x.softmax(-1)) == 20
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "matched"),
+    [
+        (Size(110, 100), Size(100, 100), True),
+        (Size(111, 100), Size(100, 100), False),
+        (Size(89, 100), Size(100, 100), False),
+        (Size(100, 111), Size(100, 100), False),
+        (Size(1, 0), Size(1, 0), True),
+    ],
+)
+def test_sizes_match_within_a_tenth(mine, theirs, matched):
+    assert mine.matches(theirs) == matched
+
+
+def test_both_numbers_of_both_arms_are_said():
+    said = Size(12_345, 3_000_000_000).against(Size(10_000, 2_000_000_000))
+    assert said == "12,345 parameters against 10,000 (+23 %), 3 GFLOP a step against 2 (+50 %)"
+
+
+SMALL = {
+    "core": {"name": "linear", "lags": 1, "downsample": 4},
+    "readout": {"name": "linear"},
+    "train": {"frames": 34, "batch_size": 2},
+}
+OWN_PAST = {"interaction": {"name": "linear_autoregressive", "lags": 3}}
+ARMS = {
+    "none": {},
+    "attention": {"interaction": {"name": "attention", "heads": {"choice": [1, 4]}}},
+    "attention_permuted": {"interaction": {"name": "permuted_identities", "of": {"name": "attention"}}},
+    "content_only": {"interaction": {"name": "attention", "position": "none"}},
+    "larger_core": {"core": {"name": "linear", "lags": 3, "downsample": 4}},
+}
+
+
+@pytest.fixture(scope="module")
+def plans():
+    sweep = make_sweep(arms=ARMS, **SMALL)
+    return {plan.name: plan for plan in plan_sweep(sweep, [make_session()])}
+
+
+def test_the_reference_is_matched_to_itself(plans):
+    assert plans["none"].unmatched == ""
+
+
+def test_an_arm_of_another_size_is_named_with_both_numbers_and_a_control_of_its_size(plans):
+    said, none = plans["attention"].unmatched, plans["none"]
+    assert f"{plans['attention'].parameters:,} parameters against {none.parameters:,} (+" in said
+    assert "a matched control is interaction: {name: permuted_positions, of: {name: attention, heads: 4}}" in said
+    assert said.endswith("of this size here: attention_permuted, content_only")
+
+
+def test_without_positions_the_control_permutes_identities(plans):
+    assert (
+        "interaction: {name: permuted_identities, of: {name: attention, position: none}}"
+        in plans["content_only"].unmatched
+    )
+
+
+def test_a_control_needs_no_control(plans):
+    assert "no registered control is matched; of this size here: attention" in plans["attention_permuted"].unmatched
+
+
+def test_a_larger_core_has_no_registered_control(plans):
+    assert "no registered control is matched" in plans["larger_core"].unmatched
+
+
+def proposed(arm, refuse=(), extra=3.2):
+    """The control of an arm where all have its size but those that are refused, as a design may refuse them."""
+    sweep = make_sweep(arms={"none": {}, "other": arm})
+    configs = [sweep.trial(name, {}, key="k", phase="plan", seed=0) for name in sweep.arms]
+    size = Size(100, 100)
+
+    def measure(config):
+        if {spec.name for spec in config.specs.values()} & set(refuse):
+            raise ValueError("not for this design")
+        return size
+
+    return fair_control(configs[1], size, configs[0], extra, measure)
+
+
+PERMUTED = ("permuted_positions", "permuted_identities")
+
+
+def test_a_design_that_can_be_permuted_is_its_own_control():
+    inside = "{name: linear_autoregressive, lags: 3}"
+    assert proposed(OWN_PAST) == f"interaction: {{name: permuted_positions, of: {inside}}}"
+    assert proposed(OWN_PAST, PERMUTED[:1]) == f"interaction: {{name: permuted_identities, of: {inside}}}"
+
+
+def test_the_control_of_a_neuron_by_itself_is_a_filter_of_as_many_weights():
+    assert proposed(OWN_PAST, PERMUTED) == "interaction: {name: own_drive_filter, lags: 3}"
+    assert proposed(OWN_PAST, PERMUTED, extra=1e4) == "interaction: {name: own_drive_filter, lags: 40}"
+    assert proposed(OWN_PAST, PERMUTED, extra=-5) == "interaction: {name: own_drive_filter, lags: 1}"
+    pool = {"normalization": {"name": "population_pool"}}
+    assert proposed(pool, PERMUTED) == "normalization: {name: static_saturation}"
+
+
+@pytest.mark.parametrize("arm", [{"interaction": "own_drive_filter"}, {"readout": "linear"}])
+def test_controls_and_readouts_have_no_control(arm):
+    assert proposed(arm) is None
+
+
+def test_pools_and_readouts_count(plans):
+    assert plans["attention"].flops_per_step > plans["none"].flops_per_step
+    assert "unmatched" in plans["none"].as_dict()
