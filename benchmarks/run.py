@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("loader", "formulation", "step", "overhead")
+BENCHMARKS = ("loader", "formulation", "step", "overhead", "scaling", "recovery")
 
 
 def main() -> int:

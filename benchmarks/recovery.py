@@ -1,0 +1,111 @@
+"""Fit designs to simulated truths, and write the matrix truth x design: what is found, less what a twin finds.
+
+``python benchmarks/recovery.py --budget-minutes 40 --write-docs``: every cell is kept in ``results/recovery_cells``, so
+a run that is cut short goes on where it stopped. ``--cells 'oracle/high/pool/*/*'`` chooses cells by name
+(drive/SNR/truth/seed/design), ``--tables-only`` fits nothing. A process takes one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import subprocess
+import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from recovery_parts.cells import Cell, all_cells, compute, selected
+from recovery_parts.tables import fed_contrast, markdown, reports_coupling, rows, verdicts
+from recovery_parts.world import TRUTHS
+
+ROOT = Path(__file__).parent.parent
+QUICK = [f"oracle/high/{truth}/0/{design}" for truth in ("none", "pool") for design in ("static_*", "population_pool")]
+BEGIN, END = "<!-- tables begin -->", "<!-- tables end -->"
+
+
+def work(cells: list[Cell], cache: Path, until: float) -> int:
+    """Fit the cells of one world, one after the other, while there is time; returns how many were left."""
+    torch.set_num_threads(1)
+    left = 0
+    for cell in cells:
+        if time.time() > until:
+            left += 1
+            continue
+        compute(cell, cache)
+        print(f"{time.strftime('%H:%M:%S')} {cell.name}", flush=True)
+    return left
+
+
+def run(cells: list[Cell], cache: Path, minutes: float, processes: int) -> int:
+    """Fit what is missing, a world at a time in each process."""
+    missing = [cell for cell in cells if not cell.file(cache).is_file()]
+    worlds = [list(group) for _, group in groupby(missing, key=lambda c: (c.mode == "oracle", c.snr, c.truth, c.seed))]
+    until = time.time() + 60 * minutes
+    spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
+    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+        return sum(future.result() for future in [pool.submit(work, group, cache, until) for group in worlds])
+
+
+def summary(cells: list[Cell], cache: Path) -> dict[str, Any]:
+    """Everything that was found."""
+    found = rows(cells, cache)
+    designs = list(dict.fromkeys(row["design"] for row in found))
+    reports = {
+        f"{snr}/{truth}/{design}": reports_coupling(found, mode="oracle", snr=snr, truth=truth, design=design)
+        for snr in ("high", "low")
+        for truth in TRUTHS
+        for design in designs
+    }
+    return {
+        "cells": len(found),
+        "of": len(cells),
+        "wins": {f"{mode}/{snr}": verdicts(found, snr, mode) for mode in ("oracle", "learned", "frozen") for snr in
+                 ("high", "low")},
+        "reports_coupling": {k: v for k, v in reports.items() if v is not None},
+        "recorded_minus_predictions": fed_contrast(found),
+        "rows": found,
+    }  # fmt: skip
+
+
+def write_docs(found: dict[str, Any], command: str, page: Path) -> None:
+    """Put the tables between the marks of the page."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    about = f"`{command}`, commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}, "
+    about += f"{found['cells']} of {found['of']} cells.\n\n"
+    before, rest = page.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    page.write_text(f"{before}{BEGIN}\n{about}{markdown(found['rows'])}\n{END}{after}")
+
+
+def main() -> None:
+    """Fit, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", nargs="+", default=["*"], help="patterns of cells")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--budget-minutes", type=float, default=40, help="start no cell after so long")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="one corner: is a pool found where it is?")
+    parser.add_argument("--cache", type=Path, default=ROOT / "results" / "recovery_cells")
+    parser.add_argument("--tables-only", action="store_true", help="fit nothing")
+    parser.add_argument("--write-docs", action="store_true", help="write the tables into docs/recovery.md")
+    parser.add_argument("--out", help="file to write the results to, JSON")
+    options = parser.parse_args()
+    everything = all_cells(options.seeds)
+    cells = selected(everything, QUICK if options.quick else options.cells)
+    torch.set_num_threads(1)
+    left = 0 if options.tables_only else run(cells, options.cache, options.budget_minutes, options.processes)
+    found = summary(cells, options.cache)
+    print(markdown(found["rows"]))
+    print(f"\n{found['cells']} of {found['of']} cells; {left} left for want of time")
+    if options.out:
+        Path(options.out).write_text(json.dumps(found, indent=1))
+    if options.write_docs:
+        write_docs(found, "python benchmarks/recovery.py --write-docs", ROOT / "docs" / "recovery.md")
+
+
+if __name__ == "__main__":
+    main()

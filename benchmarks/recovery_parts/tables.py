@@ -1,0 +1,205 @@
+"""From cells to the matrix truth x design: means over seeds, the same less that of a none-truth twin, and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recovery_parts.cells import Cell, load, truth_of
+from recovery_parts.designs import CONTROL, COUPLINGS, DESIGNS, FED_TWINS, right_designs
+from recovery_parts.scores import against, correlation, coupling_of, norm
+from recovery_parts.world import TRUTHS
+
+IDENTIFIABLE = ("own_history", "pool", *COUPLINGS)
+REFERENCE = "rate_coupling"  # whose C stands in where a world has none: cells, and so C, are those of the same seed
+NORM_MARGIN, GAIN_MARGIN, SHARED_MARGIN = 0.05, 0.002, 0.1
+
+Row = dict[str, Any]
+
+
+def rows(cells: Iterable[Cell], cache: Path) -> list[Row]:
+    """Scores of every finished cell; ``less twin`` is minus the score of the same fit to the none-truth world."""
+    found = []
+    for cell in cells:
+        held = load(cell, cache)
+        if held is not None:
+            twin = load(Cell(cell.mode, cell.snr, "none", cell.seed, cell.design), cache)
+            found.append(_row(cell, held, twin, cache))
+    return found
+
+
+def _row(cell: Cell, held: dict[str, Any], twin: dict[str, Any] | None, cache: Path) -> Row:
+    truth = truth_of(cell, cache)
+    if not truth["coupling"].any():
+        truth["coupling"] = truth_of(replace(cell, truth=REFERENCE, snr="high"), cache)["coupling"]
+    scores = _scores(held, truth)
+    row: Row = {**vars(cell), **{k: round(v, 5) for k, v in scores.items()}}
+    row["explained_variance"] = round(float(np.median(truth["explained_variance"])), 3)
+    if twin is not None:
+        other = _scores(twin, truth)
+        row["less_twin"] = {k: round(scores[k] - other[k], 5) for k in scores if k in other and k != "seconds"}
+    return row
+
+
+def _scores(held: dict[str, Any], truth: dict[str, Any]) -> dict[str, float]:
+    coupling = coupling_of(held)
+    off = ~np.eye(len(coupling), dtype=bool)
+    noise = {k: correlation(coupling[off], truth[k][off]) for k in ("noise_same_bin", "noise_next_bin")}
+    return {
+        **{k: v for k, v in held.items() if isinstance(v, float)},
+        **{f"coupling_{k}": v for k, v in against(coupling, truth["coupling"], truth["positions_um"]).items()},
+        **noise,
+        "coupling_norm": norm(coupling),
+        "pool_corr": correlation((held["pool"] if "pool" in held else -held["instant"])[off], truth["pool"][off]),
+    }
+
+
+def mean_of(found: list[Row], key: str, **which: Any) -> float:
+    """Mean over seeds of a score, or of ``less_twin.<score>``."""
+    values = _values(found, key, **which)
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _values(found: list[Row], key: str, **which: Any) -> list[float]:
+    chosen = [row for row in found if all(row[k] == v for k, v in which.items())]
+    outer, _, inner = key.partition(".")
+    held = [row.get(outer, {}).get(inner) if inner else row.get(outer) for row in chosen]
+    return [v for v in held if v is not None]
+
+
+def reports_coupling(found: list[Row], **which: Any) -> bool | None:
+    """Decide whether a design reports coupling; None where cells are missing. A normalization never does.
+
+    An interaction does when (1) the norm of what it found exceeds that of its none-truth twin by more than .05 and by
+    more than the twins differ among seeds, (2) it predicts the noise-free rate better than the static control does, by
+    more than it does in the twin, and (3) what it found does not look like noise that neurons share in the same bin:
+    that is not passed on from neuron to neuron. Repeats tell (2) and (3) in recordings.
+    """
+    if DESIGNS[which["design"]].interaction[0] == "none":
+        return False
+    twins = _values(found, "coupling_norm", **{**which, "truth": "none"})
+    control = {k: v for k, v in which.items() if k != "design"} | {"design": CONTROL}
+    excess, gain = mean_of(found, "less_twin.coupling_norm", **which), mean_of(found, "less_twin.feve", **which)
+    gain -= mean_of(found, "less_twin.feve", **control)
+    same, following = (mean_of(found, f"noise_{bins}_bin", **which) for bins in ("same", "next"))
+    if not twins or np.isnan([excess, gain, same, following]).any():
+        return None
+    band = max(NORM_MARGIN, 2 * float(np.std(twins)))
+    shared = abs(same) > SHARED_MARGIN and abs(same) >= abs(following)
+    return excess > band and gain > GAIN_MARGIN and not shared
+
+
+def verdicts(found: list[Row], snr: str = "high", mode: str = "oracle") -> list[dict[str, Any]]:
+    """Whether the right design wins its row, against designs that cannot express the truth, and by how much."""
+    judged = []
+    for truth in IDENTIFIABLE:
+        scores = {d: mean_of(found, "feve", mode=mode, snr=snr, truth=truth, design=d) for d in DESIGNS}
+        scores = {d: v for d, v in scores.items() if not np.isnan(v)}
+        right = {d: v for d, v in scores.items() if d in right_designs(truth)}
+        wrong = {d: v for d, v in scores.items() if d not in right and truth not in DESIGNS[d].relatives}
+        if right and wrong:
+            best, rival = max(right, key=right.__getitem__), max(wrong, key=wrong.__getitem__)
+            margin = round(right[best] - wrong[rival], 4)
+            judged.append({"truth": truth, "right": best, "best_wrong": rival, "margin": margin, "wins": margin > 0})
+    return judged
+
+
+def fed_contrast(found: list[Row], snr: str = "high") -> list[dict[str, Any]]:
+    """Single-trial R2 of the recorded-fed design minus that of the prediction-fed one, by seed."""
+    contrasts = []
+    for recorded, predicted in FED_TWINS.items():
+        for truth in TRUTHS:
+            where = {"mode": "oracle", "snr": snr, "truth": truth}
+            pairs = [_values(found, "r2", **where, design=name) for name in (recorded, predicted)]
+            if pairs[0] and len(pairs[0]) == len(pairs[1]):
+                difference = [round(a - b, 5) for a, b in zip(*pairs, strict=True)]
+                contrasts.append({"design": predicted, "truth": truth, "difference": difference})
+    return contrasts
+
+
+def markdown(found: list[Row]) -> str:
+    """All tables, as the documentation shows them."""
+    parts = []
+    for snr in dict.fromkeys(row["snr"] for row in found):
+        parts.append(f"### Known drive, {snr} SNR: noise-free FEVE\n\n{_feve(found, mode='oracle', snr=snr)}")
+        parts.append(f"### Known drive, {snr} SNR: norm of the coupling found, less that of the none-truth twin\n")
+        parts[-1] += "\n" + _coupling(found, mode="oracle", snr=snr)
+    parts.append(f"### What the right designs recover (high SNR)\n\n{_recovered(found)}")
+    parts.append(f"### Recorded-fed minus prediction-fed, single-trial R2 (high SNR)\n\n{_fed(found)}")
+    parts += [
+        f"### Core {mode}, high SNR: noise-free FEVE\n\n{_feve(found, mode=mode, snr='high')}"
+        for mode in ("learned", "frozen")
+        if any(row["mode"] == mode for row in found)
+    ]
+    parts.append(f"### Does the right design win its row?\n\n{_verdicts(found)}")
+    return "\n\n".join(parts)
+
+
+def _matrix(found: list[Row], entry: Callable[..., str], **where: Any) -> str:
+    held = [row for row in found if all(row[k] == v for k, v in where.items())]
+    truths = [t for t in TRUTHS if any(row["truth"] == t for row in held)]
+    designs = [d for d in DESIGNS if any(row["design"] == d for row in held)]
+    lines = [["design \\ truth", *truths], ["---"] * (len(truths) + 1)]
+    lines += [[f"`{d}`", *(entry(truth=t, design=d, **where) for t in truths)] for d in designs]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _feve(found: list[Row], **where: Any) -> str:
+    def entry(**which: Any) -> str:
+        value = mean_of(found, "feve", **which)
+        text = "" if np.isnan(value) else f"{value:.3f}"
+        return f"**{text}**" if text and which["design"] in right_designs(which["truth"]) else text
+
+    return _matrix(found, entry, **where)
+
+
+def _coupling(found: list[Row], **where: Any) -> str:
+    def entry(**which: Any) -> str:
+        value = mean_of(found, "less_twin.coupling_norm", **which)
+        return "" if np.isnan(value) else f"{value:+.2f}{' *' if reports_coupling(found, **which) else ''}"
+
+    return _matrix(found, entry, **where) + "\n\n\\* reports coupling"
+
+
+def _recovered(found: list[Row]) -> str:
+    """Beside the truth: exponent 2, tau .2 s, strength of history 6, of the pool 8 times the mean of its weighted E."""
+    wanted = {
+        "own_history": ("found exponent", "found tau_s", "found strength"),
+        "pool": ("pool_corr", "found exponent", "found strength"),
+        **dict.fromkeys(COUPLINGS, ("coupling_corr", "coupling_slope", "coupling_norm", "coupling_profile_corr")),
+    }
+    lines = ["| truth | design | score | value | less twin |", "|---|---|---|---|---|"]
+    for truth, keys in wanted.items():
+        for design in right_designs(truth):
+            which = {"mode": "oracle", "snr": "high", "truth": truth, "design": design}
+            for key in keys:
+                value, less = mean_of(found, key, **which), mean_of(found, f"less_twin.{key}", **which)
+                if not np.isnan(value):
+                    lines.append(f"| {truth} | `{design}` | {key.removeprefix('found ')} | {value:.3f} | {less:+.3f} |")
+    return "\n".join(lines)
+
+
+def _fed(found: list[Row]) -> str:
+    lines = ["| design | truth | mean | by seed |", "|---|---|---|---|"]
+    for row in fed_contrast(found):
+        seeds = ", ".join(f"{v:+.4f}" for v in row["difference"])
+        lines.append(f"| `{row['design']}` | {row['truth']} | {np.mean(row['difference']):+.4f} | {seeds} |")
+    return "\n".join(lines)
+
+
+def _verdicts(found: list[Row]) -> str:
+    lines = [
+        "| drive | SNR | truth | right design | best wrong design | margin | wins |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for mode, snr in (("oracle", "high"), ("oracle", "low"), ("learned", "high"), ("frozen", "high")):
+        for v in verdicts(found, snr, mode):
+            lines.append(
+                f"| {mode} | {snr} | {v['truth']} | `{v['right']}` | `{v['best_wrong']}` | {v['margin']:+.3f} | "
+                f"{'yes' if v['wins'] else 'no'} |"
+            )
+    return "\n".join(lines)

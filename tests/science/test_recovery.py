@@ -1,0 +1,152 @@
+"""A corner of ``benchmarks/recovery.py``: right designs win their rows, and what is measured of a model is what it is."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+from recovery_parts.cells import Cell, compute
+from recovery_parts.designs import DESIGNS, Design
+from recovery_parts.fitting import SESSION, drive_as_stimulus, model_on_known_drive, split
+from recovery_parts.scores import against, coupling_of, effects, noise_correlations, profile
+from recovery_parts.tables import mean_of, reports_coupling, rows, verdicts
+from recovery_parts.world import Clips, Known
+
+from neuroint.data.base import Facts
+
+WHERE = {"mode": "oracle", "snr": "high"}
+FITTED = {
+    "none": ("static_saturation", "distance_kernel"),
+    "own_history": ("static_saturation", "own_history", "delayed"),
+    "pool": ("static_saturation", "population_pool", "attention"),
+    "rate_coupling": ("static_saturation", "distance_kernel", "population_pool"),
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Every cell of the corner, fitted once."""
+    cache, threads = tmp_path_factory.mktemp("cells"), torch.get_num_threads()
+    torch.set_num_threads(1)  # steps of a few milliseconds are slower on several threads
+    cells = [Cell("oracle", "high", truth, 0, design) for truth, designs in FITTED.items() for design in designs]
+    for cell in cells:
+        compute(cell, cache)
+    torch.set_num_threads(threads)
+    return rows(cells, cache)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("truth", "margin"), [("own_history", 0.05), ("pool", 0.2), ("rate_coupling", 0.01)])
+def test_the_right_design_wins_its_row(found, truth, margin):
+    (verdict,) = [v for v in verdicts(found) if v["truth"] == truth]
+    assert verdict["margin"] > margin, verdict
+    assert mean_of(found, "feve", truth=truth, design=verdict["right"]) > 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_coupling_is_reported_where_neurons_are_coupled_and_looks_like_the_truth(found):
+    which = WHERE | {"truth": "rate_coupling", "design": "distance_kernel"}
+    assert reports_coupling(found, **which)
+    assert mean_of(found, "coupling_corr", **which) > 0.8
+    assert mean_of(found, "less_twin.coupling_corr", **which) > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_coupling_is_reported_where_there_is_none(found):
+    which = WHERE | {"truth": "none", "design": "distance_kernel"}
+    assert reports_coupling(found, **which) is False
+    assert mean_of(found, "coupling_norm", **which) < 0.1
+
+
+NEURONS, FRAMES = 6, 120
+
+
+def small_world(responses=None):
+    """A world that no circuit made: enough to build models on."""
+    draw = np.random.default_rng(3)
+    shape = (2, FRAMES, NEURONS)
+    drive = draw.gamma(1, 1, shape).astype(np.float32)
+    given = draw.gamma(2, 5, shape).astype(np.float32) if responses is None else responses
+    clips = Clips(drive, np.zeros((2, FRAMES, 4, 4), np.float32), given, given)
+    positions = draw.uniform(0, 200, (NEURONS, 3)).astype(np.float32)
+    facts = Facts(NEURONS, (NEURONS, 1, 1), given.mean((0, 1)), FRAMES, bin_s=1 / 30, positions_um=positions)
+    tuning = draw.normal(size=(NEURONS, 2)).astype(np.float32)
+    nothing = np.zeros((NEURONS, NEURONS))
+    tiers = dict.fromkeys(("train", "validation", "test"), clips)
+    return Known("none", "small", facts, tiers, tuning, positions, nothing, nothing, np.ones(NEURONS))
+
+
+@pytest.mark.parametrize("fed", ["predictions", "recorded"])
+def test_what_is_measured_of_a_coupled_model_is_its_coupling(fed):
+    world = small_world()
+    design = Design(interaction=("full_coupling", {"fed": fed}), recorded=fed == "recorded")
+    model = model_on_known_drive(world, design)
+    interaction = model.stages(SESSION)[1]
+    torch.nn.init.normal_(interaction.raw_coupling, std=0.1)
+    found = effects(model, split(world.clips["test"], drive_as_stimulus(world.clips["test"])))
+    coupling = interaction.coupling(model.context(SESSION, None, None)).detach().numpy()
+    off = ~np.eye(NEURONS, dtype=bool)
+    np.testing.assert_allclose(coupling_of(found)[off], coupling[off], atol=1e-4)
+    np.testing.assert_allclose(found["instant"], 0, atol=1e-6)
+
+
+def test_a_model_without_interaction_has_no_effects_between_neurons():
+    world = small_world()
+    model = model_on_known_drive(world, DESIGNS["static_saturation"])
+    found = effects(model, split(world.clips["test"], drive_as_stimulus(world.clips["test"])))
+    assert not coupling_of(found).any()
+
+
+def test_a_coupling_twice_as_strong_has_the_correlation_one_and_the_slope_two():
+    truth = np.array([[0, 0.2, -0.1], [0.1, 0, 0.3], [0.0, 0.1, 0]])
+    places = np.array([[0.0, 0, 0], [70, 0, 0], [0, 130, 0]])
+    found = against(2 * truth, truth, places)
+    assert found["corr"] == pytest.approx(1)
+    assert found["slope"] == pytest.approx(2)
+    # distances 70, 130 and 148 um: one pair in the second bin of 60 um, two in the third
+    np.testing.assert_allclose(profile(truth, places)[:4], [0, 0.15, (-0.1 + 0.0 + 0.3 + 0.1) / 4, 0])
+
+
+def test_noise_passed_on_a_bin_later_is_told_from_noise_shared_in_a_bin():
+    draw = np.random.default_rng(0)
+    noise = draw.normal(size=(4, FRAMES, NEURONS)).astype(np.float32)
+    passed, shared = noise.copy(), noise.copy()
+    passed[:, 1:, 0] += noise[:, :-1, 1]
+    shared[..., 0] += noise[..., 1]
+    now, before = noise_correlations(repeats_of(passed))
+    assert before[0, 1] > 0.5 > 0.2 > abs(now[0, 1])
+    now, before = noise_correlations(repeats_of(shared))
+    assert now[0, 1] > 0.5 > 0.2 > abs(before[0, 1])
+
+
+def repeats_of(responses):
+    """A world whose two tiers hold the same four clips: pairs of repeats."""
+    return small_world(responses)
+
+
+def row(truth, design, **scores):
+    """A row of the table, as ``rows`` makes it."""
+    quiet = {"noise_same_bin": 0.0, "noise_next_bin": 0.0, "coupling_norm": 0.02}
+    return {**WHERE, "truth": truth, "seed": 0, "design": design, **quiet, **scores}
+
+
+@pytest.mark.parametrize(
+    ("excess", "gain", "same_bin", "reported"),
+    [(0.3, 0.05, 0.0, True), (0.01, 0.05, 0.0, False), (0.3, 0.0, 0.0, False), (0.3, 0.05, 0.6, False)],
+    ids=["coupled", "no more than the twin", "predicts no better", "noise shared in a bin"],
+)
+def test_coupling_is_reported_only_when_large_useful_and_not_shared_noise(excess, gain, same_bin, reported):
+    learned = {"coupling_norm": excess, "feve": gain}
+    found = [
+        row("none", "distance_kernel"),
+        row("latent", "static_saturation", less_twin={"feve": 0.0}),
+        row("latent", "distance_kernel", noise_same_bin=same_bin, less_twin=learned),
+    ]
+    assert reports_coupling(found, **WHERE, truth="latent", design="distance_kernel") is reported
