@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from neuroint.tracking.journal import RunRecord, SweepRecord
@@ -31,6 +34,19 @@ def best_runs(record: SweepRecord, arm: str, stage: str = "") -> list[RunRecord]
         why = "; ".join(f"{run.key} {run.status}: {_last_line(run)}" for run in tuned)
         raise ArmError(f"arm '{arm}' has no usable run among {len(tuned)} trials ({why or 'none was started'})")
     return sorted(usable, key=lambda run: (run.status == "finished", run.metrics[METRIC]), reverse=True)
+
+
+def distinct(runs: Sequence[RunRecord], searched: Iterable[str]) -> list[RunRecord]:
+    """Keep the first run of every configuration: the reference's optimum is tried again in the next stage.
+
+    Args:
+        runs: of one arm, the best first.
+        searched: the parameters that differ between them.
+    """
+    paths, first = list(searched), {}
+    for run in runs:
+        first.setdefault(json.dumps([run.params[path] for path in paths]), run)
+    return list(first.values())
 
 
 def _last_line(run: RunRecord) -> str:
