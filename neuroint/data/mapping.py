@@ -131,7 +131,8 @@ class ArrayMapping(_Frozen):
             of behavior and pupil (per channel), with statistics of the training tier; or ``none``.
         response_normalization: ``per_neuron`` divides by the standard deviation over the training tier (by 1 % of the
             population's mean where it is smaller); ``none`` keeps counts as they are.
-        leakage: what happens when a stretch of video is shown in two tiers: ``refuse``, or ``report`` as a caution.
+        leakage: what happens when a stretch of video is shown in two tiers, or an image or a stretch is trained on in
+            one recording and scored in another: ``refuse``, or ``report`` as a caution.
     """
 
     responses: Responses

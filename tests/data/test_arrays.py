@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import pickle
+import re
 import warnings
 import zipfile
 from collections import Counter
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from neuroint.data.base import TRAIN, DataError
 from neuroint.data.mapping import ArrayMapping, parse_mapping
 from neuroint.data.readers import arrays
-from neuroint.data.readers.arrays import read_arrays
+from neuroint.data.readers.arrays import faults, read_arrays
 
 SPLIT = {"block_frames": 20, "gap_frames": 5, "final_test_at": "end"}
 MOVIE = {"video": "movie", "responses": "spikes", "split": SPLIT}
@@ -227,6 +228,36 @@ def test_video_repeated_across_tiers_is_refused_and_may_be_reported(tmp_path):
     refused(tmp_path, contents, MOVIE, match)
     session = read(tmp_path, contents, MOVIE | {"leakage": "report"})
     assert any("in train and in final_test" in caution for caution in session.cautions)
+
+
+def two_recordings(folder, first, second, mapping, **other):
+    """Save two animals' recordings with a mapping each, which differ in ``other``; returns their folder."""
+    for name, contents, more in (("a", first, {}), ("b", second, other)):
+        saved(folder, contents, f"{name}.npz")
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(mapping | {"animal": "who"} | more))
+    return folder
+
+
+def test_video_that_one_recording_trains_on_and_another_scores_is_refused_and_may_be_reported(tmp_path):
+    first, second = (movie(600, seed=seed) | {"who": np.array(f"M{seed}")} for seed in (1, 2))
+    second["movie"][-70:-5] = first["movie"][3:68]
+    folder = two_recordings(tmp_path, first, second, MOVIE)
+    match = r"session 'a' trains on what session 'b' scores: \d+ stretches of \d+ frames of video in final_test"
+    with pytest.raises(DataError, match=match):
+        read_arrays(folder)
+    assert [bool(re.search(match, fault)) for fault in faults(folder)] == [True]
+    two_recordings(tmp_path, first, second, MOVIE | {"leakage": "report"})
+    trained, scored = read_arrays(folder)
+    assert (trained.cautions, len(scored.cautions)) == ((), 1)
+    assert scored.cautions[0].endswith("scores there are too high")
+
+
+def test_two_recordings_of_the_same_images_need_the_same_split(tmp_path):
+    first, second = (pictures(seed=1) | {"who": np.array(name)} for name in ("M1", "M2"))
+    assert len(read_arrays(two_recordings(tmp_path, first, second, PICTURES))) == 2
+    folder = two_recordings(tmp_path, first, second, PICTURES, split={"seed": 5})
+    with pytest.raises(DataError, match=r"session 'b' trains on what session 'a' scores: .*give .* the same split"):
+        read_arrays(folder)
 
 
 def test_a_gray_screen_in_every_tier_is_no_leakage(tmp_path):
