@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from neuroint.runtime import Runtime
 from neuroint.seeding import derive, seed_everything
 
 STATE_FILE, WEIGHTS_FILE = "state.pt", "best.safetensors"
+PARTS = {"core": "core", "readout": "readouts", "normalization": "normalization", "interaction": "interaction"}
 CERTIFIED_FRAMES = 16  # beyond what the core consumes; enough to see a leak across the cut
 
 
@@ -172,7 +174,8 @@ def start(model: PopulationModel, config: TrialConfig) -> None:
             f"{config.specs['normalization'].name}/{config.specs['interaction'].name} reads; remove one of the two"
         )
     if config.init.source:
-        load_weights(model, Path(config.init.source))
+        frozen = [part for part in PARTS if getattr(config.init, part) == "frozen"]
+        load_weights(model, Path(config.init.source), frozen)
 
 
 def certify_model(
@@ -187,11 +190,11 @@ def certify_model(
     return certify(lambda x: model(x, session.name), inputs, information=model.information, causal=model.causal)
 
 
-def load_weights(model: PopulationModel, source: Path) -> None:
+def load_weights(model: PopulationModel, source: Path, frozen: Sequence[str] = ()) -> None:
     """Copy what a fitted run has in common with this model: the core, and the parts of sessions that both know.
 
     Raises:
-        ValueError: the file is missing, or nothing in it fits.
+        ValueError: the file is missing, or has nothing that fits the core or a part that is to be frozen.
     """
     file = source / WEIGHTS_FILE if source.is_dir() else source
     if not file.is_file():
@@ -203,6 +206,12 @@ def load_weights(model: PopulationModel, source: Path) -> None:
             f"init.source: {file} holds no core of this shape ({len(weights)} tensors, {len(fitting)} fit); "
             "use the core, with the same options, that the run was fitted with"
         )
+    for part in frozen:
+        if lacking := [key for key in wanted if key.startswith(f"{PARTS[part]}.") and key not in fitting]:
+            raise ValueError(
+                f"init.{part} is frozen, but {file} holds no {lacking[0]} of this shape; set init.{part} to "
+                "trained, or start from a run on the same sessions with the same design"
+            )
     model.load_state_dict(fitting, strict=False)
 
 
@@ -222,8 +231,7 @@ def _parameter_groups(model: PopulationModel, config: TrialConfig) -> list[dict[
 
 def _parts(model: PopulationModel) -> dict[str, nn.Module]:
     """What ``init`` speaks of, by name."""
-    names = {"core": "core", "readout": "readouts", "normalization": "normalization", "interaction": "interaction"}
-    return {name: model.get_submodule(path) for name, path in names.items()}
+    return {name: model.get_submodule(path) for name, path in PARTS.items()}
 
 
 def _build(key: str, config: TrialConfig, *positional: Any) -> Any:

@@ -160,6 +160,15 @@ def test_weights_that_fit_nowhere_are_refused(tmp_path):
         build(make_config(core=other, init={"source": str(tmp_path / "1")}))
 
 
+def test_a_frozen_part_that_the_source_does_not_hold_is_refused(tmp_path):
+    fit(with_epochs(make_config(), 1), tmp_path)
+    source = {"source": str(tmp_path / "1" / "best.safetensors"), "readout": "frozen"}
+    build(make_config(init=source))
+    fit_of = lambda session: prepare(make_config(init=source), [session], LocalRuntime(), torch.float32)  # noqa: E731
+    with pytest.raises(ValueError, match=r"init\.readout is frozen, but .* holds no readouts\.other\."):
+        fit_of(make_session("other"))
+
+
 def test_a_missing_source_of_weights_is_named(tmp_path):
     with pytest.raises(ValueError, match="does not exist; give a run's folder"):
         build(make_config(init={"source": str(tmp_path / "no")}))
