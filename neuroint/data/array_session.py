@@ -51,7 +51,7 @@ def build_session(store: ArrayStore, mapping: ArrayMapping, fingerprint: str) ->
     views = find_views(store, mapping)
     shown = shown_rows(views["responses"].of(store), views["responses"].array)
     plan = PLANS[row_axis(mapping)](store, mapping, views, shown)
-    _check_channels(store, views, shown)
+    _check_channels(store, views, shown if mapping.images is not None else np.ones_like(shown))
     moments = {role: _moments(view.of(store), role, plan.training_rows()) for role, view in views.items()}
     scales = _scales(mapping, views, moments)
     name = read_text(store, mapping.session, store.path.stem)
@@ -104,15 +104,17 @@ def _plan_images(store: ArrayStore, mapping: ArrayMapping, views: dict[str, View
 PLANS = {"time": _plan_frames, "stimulus": _plan_images}
 
 
-def _check_channels(store: ArrayStore, views: dict[str, View], shown: Bool[np.ndarray, "repeats rows"]) -> None:
+def _check_channels(store: ArrayStore, views: dict[str, View], read: Bool[np.ndarray, "repeats rows"]) -> None:
+    """Refuse unknown inputs wherever a model reads them: over time also between responses, where no clip ends."""
     faults = Faults()
     for role in ("behavior", "pupil"):
         if role in views:
-            bad = shown & ~usable(views[role].of(store)).all(axis=-1)
+            bad = read & ~usable(views[role].of(store)).all(axis=-1)
             if bad.any():
                 faults.found.append(
                     f"{views[role]} has NaN, infinite or too large values, first in row "
-                    f"{np.argwhere(bad)[0][1]}; it is an input and must be known whenever responses are: interpolate it"
+                    f"{np.argwhere(bad)[0][1]}; it is an input and must be known in every frame, also where responses "
+                    "are not, and with every image shown: interpolate it"
                 )
     faults.stop()
 

@@ -585,6 +585,18 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, changed, mapping, match):
     refused(tmp_path, changed(movie()), MOVIE | mapping, match)
 
 
+def test_nan_in_behavior_is_refused_over_time_even_where_responses_are_nan_too(tmp_path):
+    contents = movie() | {"run": np.r_[np.zeros(200), np.full(9, np.nan), np.ones(191)]}
+    contents["spikes"] = np.where(np.isnan(contents["run"])[:, None], np.nan, contents["spikes"])
+    refused(tmp_path, contents, MOVIE | {"behavior": "run"}, "behavior 'run' has NaN.* first in row 200; .*interpolate")
+
+
+def test_nan_in_behavior_of_an_image_that_was_not_shown_is_read(tmp_path):
+    contents = pictures() | {"run": np.random.default_rng(0).normal(size=(20, 3, 1))}
+    contents["responses"][4, 2] = contents["run"][4, 2] = np.nan
+    assert len(read(tmp_path, contents, PICTURES | {"behavior": "run"}).tiers) == 59
+
+
 def test_nan_in_the_video_is_refused_and_the_frame_is_named(tmp_path):
     contents = movie()
     contents["movie"] = contents["movie"].astype(np.float32)
