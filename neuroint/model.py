@@ -219,5 +219,6 @@ def _is_recurrent(stage: nn.Module) -> bool:
 
 
 def _key(session: str) -> str:
-    """Module names may not hold dots."""
-    return session.replace(".", "_")
+    """Module names may hold no dot and be no attribute of a module (a recording called ``train``); none are equal."""
+    spelled = session.replace("%", "%25").replace(".", "%2E")
+    return f"%{spelled}" if hasattr(nn.ModuleDict(), spelled) else spelled

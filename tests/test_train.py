@@ -135,6 +135,13 @@ def test_two_sessions_share_a_core_and_keep_their_own_readouts(tmp_path):
     assert {k.split(".")[1] for k in names if k.startswith("readouts.")} == {"a", "b"}
 
 
+@pytest.mark.parametrize("names", [("train", "training"), ("a.b", "a_b")])
+def test_sessions_of_any_name_keep_their_own_readouts(names):
+    sessions = [make_session(name, seed=seed, neurons=4 + seed) for seed, name in enumerate(names)]
+    model = prepare(make_config(), sessions, LocalRuntime(device=CPU), torch.float32).model
+    assert [readout.bias.numel() for readout in model.readouts.values()] == [4, 5]
+
+
 def test_frozen_parts_do_not_move_and_finetuned_ones_move_less(tmp_path):
     fit(with_epochs(make_config(), 1), tmp_path / "first")
     source = {"source": str(tmp_path / "first" / "1")}
