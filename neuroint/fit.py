@@ -101,7 +101,8 @@ class Fit:
         progress.score = score
         progress.stalled += 1
         self.schedule.observe(score)
-        if score > progress.best or not self.best_weights:
+        better = not (math.isnan(score) or score <= progress.best)  # than an undefined one, too
+        if better or not self.best_weights:
             progress.best, progress.stalled = score, 0
             self.best_weights = {k: v.detach().clone().contiguous() for k, v in self.evaluated.state_dict().items()}
             self.best_scores = scores

@@ -1,5 +1,6 @@
 """The training loop: reproducible, resumable, the same on two workers as on one."""
 
+import math
 import os
 import shutil
 import subprocess
@@ -120,6 +121,14 @@ def test_training_stops_when_validation_has_stalled(tmp_path):
     metrics = fit(config, tmp_path).metrics
     assert len(metrics) < 50
     assert metrics[-1]["finished"] == 1
+
+
+def test_a_score_that_is_defined_later_replaces_an_undefined_first_one():
+    progress = (run := build(make_config())).progress
+    for score in (math.nan, -0.2, math.nan, -0.1):
+        run.observe(score, {"one": np.full(6, score)})
+    assert (progress.best, progress.stalled) == (-0.1, 0)
+    assert run.best_scores["one"][0] == -0.1
 
 
 def test_a_diverged_run_says_so_instead_of_scoring(tmp_path):
