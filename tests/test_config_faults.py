@@ -40,6 +40,8 @@ from neuroint.config import ConfigError, parse_sweep
         ({"search": {"sampler": "grid"}}, "arms.warm: optimizer.learning_rate is loguniform; the grid sampler needs"),
         ({"score": {"metric": "feev"}}, "score.metric: 'feev' is not a registered metric. Did you mean 'feve'?"),
         ({"score": {"alpha": 1}}, "score.alpha: got 1: input should be less than 1"),
+        ({"score": {"alpha": 0.5}}, "score.alpha: got 0.5, expected an error rate below 0.5"),
+        ({"score": {"smallest_effect": 0}}, "score.smallest_effect: got 0, expected the smallest difference"),
         ({"data": {"reader": "sensorium202"}}, "data.reader: 'sensorium202' is not a registered reader. Did you mean"),
         (
             {"data": {"reader": "sensorium2023", "options": {"split_sed": 1}}},

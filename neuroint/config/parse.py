@@ -36,6 +36,7 @@ from neuroint.registry import Registry, UnknownNameError, nearest
 
 SETTABLE = (*SPECS, *ARM_SECTIONS)
 FIXED_SECTIONS = tuple(key for key in SECTIONS if key not in ARM_SECTIONS)
+HALF = 0.5  # from here on two one-sided tests say nothing
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -205,6 +206,7 @@ def _name_faults(sections: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     if not unknown_metric and not ranks_models(metric):
         usable = ", ".join(name for name in registry.metrics.names() if ranks_models(name))
         yield f"score.metric: a higher '{metric}' is not a better model, so it cannot select; use one of {usable}"
+    yield from _verdict_faults(sections["score"])
     reader = data.get("reader", DataConfig.reader)
     if reader == "auto":
         return
@@ -213,6 +215,14 @@ def _name_faults(sections: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     if not unknown:
         faults = registry.readers[reader].validate(data.get("options", {}))[1]
         yield from (f"data.options: {fault}" for fault in faults)
+
+
+def _verdict_faults(score: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that are in range but leave every contrast without a verdict, after all has been trained."""
+    if score.get("smallest_effect", ScoreConfig.smallest_effect) == 0:
+        yield "score.smallest_effect: got 0, expected the smallest difference of the score that would matter, above 0"
+    if (alpha := score.get("alpha", ScoreConfig.alpha)) >= HALF:
+        yield f"score.alpha: got {alpha}, expected an error rate below {HALF}, such as 0.05"
 
 
 def _unknown(where: str, name: str, known: Registry[Any], *more: str) -> Iterator[str]:
