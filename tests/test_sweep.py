@@ -266,6 +266,16 @@ def test_an_arm_is_represented_by_the_best_mean_over_seeds_of_whole_configuratio
         representatives(journal.record(), ["other"])
 
 
+def test_no_arm_is_represented_by_a_configuration_whose_score_is_undefined(journal):
+    for key, score in [("c0-s0", float("nan")), ("c0-s1", 0.9), ("c1-s0", 0.3), ("c1-s1", 0.4)]:
+        journal(f"confirm-none-{key}", "finished", [score], phase="confirm")
+    chosen = representatives(journal.record(), ["none"])["none"]
+    assert [run.key for run in chosen] == ["confirm-none-c1-s0", "confirm-none-c1-s1"]
+    journal("confirm-odd-c0-s0", "finished", [float("nan")], phase="confirm", arm="odd")
+    with pytest.raises(ArmError, match="confirm-odd-c0-s0 finished, its score is undefined"):
+        representatives(journal.record(), ["odd"])
+
+
 def test_a_second_driver_in_the_same_folder_is_refused(tmp_path):
     sweep = small()
     with (
