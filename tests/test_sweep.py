@@ -276,6 +276,14 @@ def test_no_arm_is_represented_by_a_configuration_whose_score_is_undefined(journ
         representatives(journal.record(), ["odd"])
 
 
+def test_a_sweep_is_not_resumed_with_other_recordings(tmp_path):
+    sweep = rooted(small(data={"path": str(write_recording(tmp_path / "data"))}))
+    with claimed(folder := tmp_path / "small", sweep):
+        Journal(folder / "journal.jsonl").append("sweep_started", sweep="small", tags={"data_hash": "0"}, params={})
+    with pytest.raises(ValueError, match=r"began with recordings of hash 0, .* another --name"):
+        run_sweep(sweep, folder, resume=True, style="quiet")
+
+
 def test_a_second_driver_in_the_same_folder_is_refused(tmp_path):
     sweep = small()
     with (
