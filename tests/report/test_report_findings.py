@@ -1,6 +1,7 @@
 """What a report concludes from sweeps whose truth is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from synthetic import Sweep, confirm_key, moments
 
 from neuroint.analysis.inference import compare
 from neuroint.metrics.single_trial_correlation import single_trial_correlation
-from neuroint.report import analyse
+from neuroint.report import analyse, tables
 from neuroint.report.neurons import NEURONS_FILE, read_neurons
 
 
@@ -186,6 +187,14 @@ def test_an_interrupted_sweep_says_that_nothing_was_compared(sweep):
     assert any("The sweep is interrupted" in text for text in findings.missing)
     assert any("No dev-test score" in text for text in findings.missing)
     assert findings.arms[0].best_validation is not None
+
+
+def test_an_arm_that_was_not_confirmed_shows_no_validation_score_beside_means_over_seeds(sweep):
+    found = analyse(sweep(failed=("pool",)))
+    findings = replace(found, arms=[replace(arm, best_validation=0.9) for arm in found.arms])
+    column = {row[0]: row[2] for row in tables.overview(findings, "dev_test").rows}
+    assert column["none"] == f"{findings.arms[0].mean_validation:.3f}"
+    assert column["pool"] == "\N{EN DASH}"
 
 
 def test_a_sweep_of_one_arm_compares_nothing(sweep):
