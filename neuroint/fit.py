@@ -216,6 +216,28 @@ def load_weights(model: PopulationModel, source: Path, frozen: Sequence[str] = (
     model.load_state_dict(fitting, strict=False)
 
 
+def load_finished(model: nn.Module, file: Path) -> None:
+    """Copy the weights of a finished run into the model of its configuration: all of them, and nothing else.
+
+    Raises:
+        ValueError: the file is missing, or a weight is lacking, too many, or of another shape.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist; give the {WEIGHTS_FILE} of a finished run")
+    weights, wanted = load_file(str(file)), model.state_dict()
+    lacking, strange = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    misshaped = [k for k in wanted.keys() & weights.keys() if wanted[k].shape != weights[k].shape]
+    faults = [f"lacks {lacking[0]} ({len(lacking)} in all)"] if lacking else []
+    faults += [f"holds {strange[0]} ({len(strange)} in all) of its own"] if strange else []
+    faults += [f"holds {k} as {tuple(weights[k].shape)}, expected {tuple(wanted[k].shape)}" for k in misshaped[:1]]
+    if faults:
+        raise ValueError(
+            f"{file.name} {' and '.join(faults)}: a part without its weights would be scored untrained; "
+            "score a run with the configuration, sessions and neurons that it was trained with"
+        )
+    model.load_state_dict(weights)
+
+
 def _parameter_groups(model: PopulationModel, config: TrialConfig) -> list[dict[str, Any]]:
     """Freeze parts, and give finetuned ones a lower learning rate."""
     groups = []

@@ -211,6 +211,29 @@ def test_scoring_reads_every_neuron_of_a_test_tier(tmp_path):
     assert np.all(moments["one"]["n_frames"] == 4 * 30)  # 4 clips of 40 frames, scored from frame 10
 
 
+def test_scoring_demands_weights_for_every_part_of_every_session(tmp_path):
+    fit(with_epochs(make_config(), 1), tmp_path)
+    file = tmp_path / "1" / "best.safetensors"
+    score = lambda config, session: score_weights(config, [session], file, LocalRuntime())  # noqa: E731
+    with pytest.raises(ValueError, match=r"lacks readouts\.other\..* and holds readouts\.one\..* of its own"):
+        score(make_config(), make_session("other"))
+    with pytest.raises(ValueError, match=r"lacks interaction\..*score a run with the configuration"):
+        score(make_config("own_past"), make_session())
+    with pytest.raises(ValueError, match=r"holds readouts\.one\.bias as \(6,\), expected \(4,\)"):
+        score(make_config(), make_session(neurons=4))
+
+
+def test_scoring_a_run_that_started_elsewhere_needs_its_own_weights_only(tmp_path):
+    fit(with_epochs(make_config(train={"ema": 0.9}), 1), tmp_path)
+    file = tmp_path / "1" / "best.safetensors"
+    started = make_config(init={"source": str(tmp_path / "gone"), "core": "frozen"}, train={"ema": 0.9})
+    (moments, again) = (
+        score_weights(config, [make_session()], file, LocalRuntime())["one"]
+        for config in (started, make_config(train={"ema": 0.9}))
+    )
+    np.testing.assert_array_equal(moments.values, again.values)
+
+
 def test_bfloat16_trains_to_finite_numbers(tmp_path):
     metrics = fit(
         with_epochs(make_config("own_past", train={"precision": "bfloat16", "frames": 38}), 1), tmp_path
