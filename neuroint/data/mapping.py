@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from neuroint.data.base import DataError
+from neuroint.data.cautions import checked
 from neuroint.registry import Count, Index, nearest
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -85,6 +86,7 @@ Channels = Annotated[
     Named,
     _axes_among("time channel", "time", "stimulus channel", "stimulus", "stimulus repeat", "stimulus repeat channel"),
 ]
+Caution = Annotated[str, AfterValidator(checked)]
 BinS = Annotated[StrictFloat | StrictStr, BeforeValidator(_number_first), AfterValidator(_seconds)]
 
 
@@ -125,7 +127,8 @@ class ArrayMapping(_Frozen):
         bin_s: seconds per bin, or the array that holds them.
         animal: the animal's name, or a text array that holds it; by default the session's.
         session: the session's name, or a text array that holds it; by default the file's.
-        cautions: sentences that every later verdict obeys.
+        cautions: sentences that every later verdict obeys; ``why: no coupling`` (or interaction, or normalization)
+            keeps arms that change it from a verdict, any other sentence is a remark.
         split: how tiers are made.
         input_normalization: ``z_score`` of the stimulus (per channel, one mean and standard deviation over pixels) and
             of behavior and pupil (per channel), with statistics of the training tier; or ``none``.
@@ -144,7 +147,7 @@ class ArrayMapping(_Frozen):
     bin_s: BinS | None = None
     animal: str | None = None
     session: str | None = None
-    cautions: tuple[str, ...] = ()
+    cautions: tuple[Caution, ...] = ()
     split: Split = Split()
     input_normalization: Literal["z_score", "none"] = "z_score"
     response_normalization: Literal["none", "per_neuron"] = "none"

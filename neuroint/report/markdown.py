@@ -50,7 +50,7 @@ def _tables(findings: Findings) -> list[Table]:
 
 def _verdicts(findings: Findings) -> list[str]:
     return [
-        " ".join([f"{c.arm}: {words_of(c).word} ({c.label}).", c.sentence, *_whom(c), *c.blocked])
+        " ".join([f"{c.arm}: {words_of(c).word} ({c.label}).", c.sentence, *_whom(c)])
         for c in findings.of_tier(DEV_TEST)
     ]
 

@@ -78,13 +78,12 @@ def _verdicts(findings: Findings) -> str:
 def _card(contrast: Contrast) -> str:
     words = words_of(contrast)
     label = '<span class="label">information contrast: not ranked</span>' if contrast.label == ACROSS else ""
-    blocked = "".join(f"<p><strong>{escape(text)}</strong></p>" for text in contrast.blocked)
     sentence = "" if contrast.obstacle else f'<p class="soft">{escape(contrast.sentence)}</p>\n'
     return (
         f'<article class="card {contrast.verdict}">\n'
         f'<p><span class="badge">{words.mark} {words.word}</span> {label}</p>\n'
         f"<h3>{escape(contrast.arm)} {words.says} {escape(contrast.reference)}</h3>\n{_size(contrast)}{_whom(contrast)}"
-        f"{blocked}{sentence}</article>"
+        f"{sentence}</article>"
     )
 
 

@@ -31,10 +31,13 @@ VERDICTS = {
 WORSE = VerdictWords("✗", "not supported", "predicts worse than")
 
 
+BLOCKED = VerdictWords("?", "not testable here", "cannot be judged on this data against")
 def words_of(contrast: Contrast) -> VerdictWords:
     """Words for a contrast; a difference that is surely negative is said to be one."""
     worse = contrast.verdict == "not_supported" and contrast.p < contrast.alpha and contrast.difference < 0
     return WORSE if worse else VERDICTS[contrast.verdict]
+    if contrast.blocked:
+        return BLOCKED
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -108,7 +111,8 @@ def answer(findings: Findings, tier: str) -> str:
 def _clause(contrast: Contrast) -> str:
     sure = "" if contrast.obstacle else f" ({signed(contrast.difference)}, {interval(contrast)})"
     more = ", reading other information" if contrast.label == ACROSS else ""
-    return f"{contrast.arm} {words_of(contrast).says} {contrast.reference}{sure}{more}."
+    barred = f" ({contrast.obstacle})" if contrast.blocked else ""
+    return f"{contrast.arm} {words_of(contrast).says} {contrast.reference}{sure}{more}{barred}."
 
 
 def for_whom(contrast: Contrast) -> str:
