@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from neuroint.data.array_roles import Faults, find_views, read_bin_s, read_positions, read_text, row_axis, shown_rows
 from neuroint.data.array_source import ArraySource, Scale, View, in_chunks, rows_of, usable
 from neuroint.data.array_store import ArrayStore
-from neuroint.data.base import TRAIN, DataError, Facts, Session
+from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, VALIDATION, DataError, Facts, Session
 from neuroint.data.blocks import Blocks, split_frames, split_stimuli
 from neuroint.data.mapping import ArrayMapping
 from neuroint.data.running import RunningMoments
@@ -52,6 +52,7 @@ def build_session(store: ArrayStore, mapping: ArrayMapping, fingerprint: str) ->
     shown = shown_rows(views["responses"].of(store), views["responses"].array)
     plan = PLANS[row_axis(mapping)](store, mapping, views, shown)
     _check_channels(store, views, shown if mapping.images is not None else np.ones_like(shown))
+    _check_scored(views["responses"], store, plan)
     moments = {role: _moments(view.of(store), role, plan.training_rows()) for role, view in views.items()}
     scales = _scales(mapping, views, moments)
     name = read_text(store, mapping.session, store.path.stem)
@@ -117,6 +118,25 @@ def _check_channels(store: ArrayStore, views: dict[str, View], read: Bool[np.nda
                     "are not, and with every image shown: interpolate it"
                 )
     faults.stop()
+
+
+def _check_scored(view: View, store: ArrayStore, plan: Plan) -> None:
+    """Refuse a scored tier without any response, as where a release withholds them."""
+    faults, responses = Faults(), view.of(store)
+    for tier in (VALIDATION, DEV_TEST, FINAL_TEST):
+        clips = np.flatnonzero(np.asarray(plan.tiers) == tier).tolist()
+        if len(clips) and not any(_answered(responses, plan, clip) for clip in clips):
+            faults.found.append(
+                f"the responses of clips {', '.join(map(str, clips[:5]))} ({len(clips)} of {len(clips)} of the tier "
+                f"{tier}) are all zero and would be scored; leave out what was shown without recorded responses"
+            )
+    faults.stop()
+
+
+def _answered(responses: np.ndarray, plan: Plan, clip: int) -> bool:
+    row, end = plan.rows[clip] + plan.scored_from, plan.rows[clip] + plan.lengths[clip]
+    scored = responses[plan.repeats[clip], row:end]
+    return bool(((scored != 0) & ~np.isnan(scored)).any())
 
 
 def _moments(view: np.ndarray, role: str, rows: Int[np.ndarray, " rows"]) -> RunningMoments:

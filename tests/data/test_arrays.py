@@ -610,6 +610,23 @@ def test_images_without_any_response_are_refused(tmp_path):
     refused(tmp_path, contents, PICTURES, "nothing but NaN")
 
 
+def test_a_scored_tier_whose_responses_are_all_zero_is_refused(tmp_path):
+    contents = movie()
+    contents["spikes"][320:] = 0  # the last fifth is the final test
+    told = r"rec.npz.*\(4 of 4 of the tier final_test\) are all zero and would be scored; leave out"
+    refused(tmp_path, contents, MOVIE, told)
+    contents["spikes"][399, 1] = 1
+    read(tmp_path, contents, MOVIE)
+
+
+def test_images_whose_scored_responses_are_all_zero_are_refused(tmp_path):
+    contents = pictures()
+    session = read(tmp_path, contents, PICTURES)
+    contents["responses"][:, 0] = np.nan
+    contents["responses"][session.source.rows[session.clips("dev_test")]] = 0
+    refused(tmp_path, contents, PICTURES, r"\(6 of 6 of the tier dev_test\) are all zero and would be scored")
+
+
 def test_faults_lists_what_is_wrong_with_each_file(tmp_path):
     saved(tmp_path, movie() | {"who": np.array("x")}, "good.npz")
     saved(tmp_path, {"spikes": movie()["spikes"]}, "bad.npz")

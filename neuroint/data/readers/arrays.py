@@ -49,8 +49,9 @@ def read_arrays(path: Path, *, mapping: Mapped = None) -> list[Session]:
 
     Raises:
         DataError: every fault of names, axes and counts at once; then NaN in what was shown, neurons without responses,
-            constant inputs that cannot be z-scored, the same video in two tiers of a recording, or trained on in one
-            recording and scored in another, a recording too short to be split.
+            a scored tier whose responses are all zero, constant inputs that cannot be z-scored, the same video in two
+            tiers of a recording, or trained on in one recording and scored in another, a recording too short to be
+            split.
     """
     files = _recordings(path)
     found = [_read(file, mapping) for file in files]
