@@ -67,7 +67,7 @@ def plan(file: File, data: Data = None, sets: Sets = None, smoke: Smoke = False,
 def _plan(file: Path, data: str | None, sets: list[str] | None, smoke: bool, as_json: bool) -> None:
     from neuroint.config import load_sweep
     from neuroint.recordings import open_data
-    from neuroint.sweep.planning import plan_arm, summarize_arms
+    from neuroint.sweep.planning import plan_arm, summarize_arms, untestable
 
     sweep = load_sweep(file, tuple(sets or ()), data, smoke)
     sessions = open_data(sweep.data)
@@ -82,6 +82,8 @@ def _plan(file: Path, data: str | None, sets: list[str] | None, smoke: bool, as_
     ]
     end = f"{sum(a.hours for a in arms):.2f} hours of one worker on this CPU; divide by the trials that run at once"
     _print([a.as_dict() for a in arms], "\n".join([head, *rows, end]), as_json)
+    if warning := untestable(sessions):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 @app.command()
