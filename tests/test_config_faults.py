@@ -222,3 +222,12 @@ def test_the_message_counts_the_faults_and_names_the_source():
 @pytest.mark.parametrize("metric", ["poisson_loss", "noise_variance", "snr"])
 def test_a_metric_that_does_not_rank_models_cannot_select(metric):
     assert f"a higher '{metric}' is not a better model" in only_fault(minimal(score={"metric": metric}))
+
+
+def test_a_score_that_negative_rates_leave_undefined_is_refused_with_a_link_that_gives_them():
+    arms = {"warm": {}, "linear": {"link": "identity"}}
+    fault = only_fault(minimal(arms=arms, score={"metric": "bits_per_spike"}))
+    assert fault.startswith("arms.linear: link 'identity' can predict negative rates")
+    assert "use link: softplus, or score.metric: single_trial_correlation" in fault
+    parse_sweep(minimal(arms=arms))
+    parse_sweep(minimal(score={"metric": "bits_per_spike"}))

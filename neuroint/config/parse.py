@@ -31,7 +31,7 @@ from neuroint.config.settings import (
 )
 from neuroint.config.space import check_option, is_written
 from neuroint.config.tidy import tidy
-from neuroint.metrics.scoring import ranks_models
+from neuroint.metrics.scoring import needs_positive_rates, ranks_models
 from neuroint.registry import Registry, UnknownNameError, nearest
 
 SETTABLE = (*SPECS, *ARM_SECTIONS)
@@ -61,6 +61,7 @@ def parse_sweep(
     sections = {key: _fixed_section(key, raw.get(key), found) for key in FIXED_SECTIONS}
     found += _identity_faults(raw, arms)
     found += _name_faults(sections)
+    found += _link_faults(sound, sections["score"].get("metric", ScoreConfig.metric))
     found += _budget_faults(sound, sections["search"], raw.get("reference"))
     if len(sound) == len(arms):
         sections["search"]["points"] = _points(arms, sections["search"].get("points", []), found)
@@ -230,6 +231,19 @@ def _unknown(where: str, name: str, known: Registry[Any], *more: str) -> Iterato
     if name not in words:
         hint = nearest(name, words)
         yield f"{where}: '{name}' is not a registered {known.kind}.{hint} Registered: {', '.join(words)}"
+
+
+def _link_faults(arms: Mapping[str, Arm], metric: str) -> Iterator[str]:
+    """Find arms that could win by negative rates: the score would be a mean over the neurons that have none."""
+    if metric not in registry.metrics.names() or not needs_positive_rates(metric):
+        return
+    for name, arm in arms.items():
+        link = arm.tree["link"]["name"]
+        if not registry.links[link].factory.positive:
+            yield (
+                f"arms.{name}: link '{link}' can predict negative rates, and 'score.metric: {metric}' would leave such "
+                "neurons out of its mean; use link: softplus, or score.metric: single_trial_correlation"
+            )
 
 
 def _budget_faults(arms: Mapping[str, Arm], search: Mapping[str, Any], reference: Any) -> Iterator[str]:
