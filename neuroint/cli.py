@@ -249,7 +249,9 @@ def _mapping_options(mapping: Path | None, role: list[str] | None) -> dict[str, 
     """Put a mapping file and single roles together."""
     import yaml
 
-    found: dict[str, Any] = yaml.safe_load(mapping.read_text()) if mapping else {}
+    from neuroint.data.mapping import read_mapping
+
+    found = read_mapping(mapping) if mapping else {}
     for text in role or ():
         name, equals, array = text.partition("=")
         if not equals:

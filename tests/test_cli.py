@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -139,6 +140,8 @@ def test_set_and_smoke_reach_the_configuration(call, file, recording):
         (("data", "inspect", "/nowhere"), "'/nowhere' does not exist"),
         (("data", "inspect", "DATA", "--role", "responses"), "expected role=array"),
         (("data", "inspect", "DATA", "--mapping", "/no.yaml"), "No such file"),
+        (("data", "inspect", "DATA", "--mapping", os.devnull), "is empty; a mapping is 'role: array' pairs"),
+        (("data", "inspect", "DATA", "--mapping", os.devnull, "--role", "responses=spikes"), "is empty"),
         (("data", "simulate", "v2", "OUT"), "'v2' is not a registered simulator"),
         (("data", "simulate", "v1", "DATA"), "is not empty"),
         (("data", "simulate", "v1", "OUT", "--set", "pol=true"), "Did you mean 'pool'"),

@@ -154,6 +154,7 @@ class ArrayMapping(_Frozen):
     leakage: Literal["refuse", "report"] = "refuse"
 
 
+_EXPECTED = "a mapping is 'role: array' pairs, for example {responses: spikes}"
 ARRAY_ROLES = ("video", "images", "responses", "behavior", "pupil", "positions_um", "bin_s")
 
 
@@ -166,9 +167,9 @@ def parse_mapping(given: Any) -> ArrayMapping:
     """
     if isinstance(given, ArrayMapping):
         return given
-    raw = _read_yaml(Path(given)) if isinstance(given, str | Path) else given
+    raw = read_mapping(Path(given)) if isinstance(given, str | Path) else given
     if not isinstance(raw, Mapping):
-        raise DataError(f"a mapping is 'role: array' pairs, for example {{responses: spikes}}; got {raw!r}")
+        raise DataError(f"{_EXPECTED}; got {raw!r}")
     faults = [*_cross_faults(raw)]
     try:
         mapping = ArrayMapping.model_validate(dict(raw))
@@ -180,15 +181,23 @@ def parse_mapping(given: Any) -> ArrayMapping:
     return mapping
 
 
-def _read_yaml(path: Path) -> Any:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file of roles; they are not checked yet.
+
+    Raises:
+        DataError: the file cannot be read, is not YAML, is empty, or holds something else.
+    """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
             f"mapping file '{path}' cannot be read ({error.strerror}); give its path or the roles inline"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"mapping file '{path}' is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise DataError(f"mapping file '{path}' {'is empty' if raw is None else f'holds {raw!r}'}; {_EXPECTED}")
+    return raw
 
 
 def _cross_faults(raw: Mapping[str, Any]) -> list[str]:
