@@ -67,7 +67,7 @@ def plan(file: File, data: Data = None, sets: Sets = None, smoke: Smoke = False,
 def _plan(file: Path, data: str | None, sets: list[str] | None, smoke: bool, as_json: bool) -> None:
     from neuroint.config import load_sweep
     from neuroint.recordings import open_data
-    from neuroint.sweep.planning import plan_sweep, summarize_arms
+    from neuroint.sweep.planning import plan_sweep, summarize_arms, untestable
 
     sweep = load_sweep(file, tuple(sets or ()), data, smoke)
     sessions = open_data(sweep.data)
@@ -83,6 +83,8 @@ def _plan(file: Path, data: str | None, sets: list[str] | None, smoke: bool, as_
     notes = [f"not matched to {sweep.reference}: {a.name}: {a.unmatched}" for a in arms if a.unmatched]
     end = f"{sum(a.hours for a in arms):.2f} hours of one worker on this CPU; divide by the trials that run at once"
     _print([a.as_dict() for a in arms], "\n".join([head, *rows, *notes, end]), as_json)
+    if warning := untestable(sessions):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 @app.command()
@@ -246,9 +248,10 @@ def inspect(
 
 def _reading_options(mapping: Path | None, role: list[str] | None) -> dict[str, Any]:
     """Put a mapping file, or the options under ``data`` in a search space, and single roles together."""
-    import yaml
 
-    read: dict[str, Any] = (yaml.safe_load(mapping.read_text()) if mapping else None) or {}
+    from neuroint.data.mapping import read_mapping
+
+    read = read_mapping(mapping) if mapping else {}
     options = dict(read["data"].get("options", {})) if isinstance(read.get("data"), dict) else {"mapping": read}
     roles = dict(_role(text) for text in role or ())
     found = {**(options.get("mapping") or {}), **roles}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from neuroint.runtime import Runtime
 from neuroint.seeding import derive, seed_everything
 
 STATE_FILE, WEIGHTS_FILE = "state.pt", "best.safetensors"
+PARTS = {"core": "core", "readout": "readouts", "normalization": "normalization", "interaction": "interaction"}
 CERTIFIED_FRAMES = 16  # beyond what the core consumes; enough to see a leak across the cut
 GATES_OPENED = 0.3  # how far a stage's parameters are moved for it, the distance at which contracts look at them, too
 
@@ -101,7 +103,8 @@ class Fit:
         progress.score = score
         progress.stalled += 1
         self.schedule.observe(score)
-        if score > progress.best or not self.best_weights:
+        better = not (math.isnan(score) or score <= progress.best)  # than an undefined one, too
+        if better or not self.best_weights:
             progress.best, progress.stalled = score, 0
             self.best_weights = {k: v.detach().clone().contiguous() for k, v in self.evaluated.state_dict().items()}
             self.best_scores = scores
@@ -174,7 +177,8 @@ def start(model: PopulationModel, config: TrialConfig) -> None:
             f"{config.specs['normalization'].name}/{config.specs['interaction'].name} reads; remove one of the two"
         )
     if config.init.source:
-        load_weights(model, Path(config.init.source))
+        frozen = [part for part in PARTS if getattr(config.init, part) == "frozen"]
+        load_weights(model, Path(config.init.source), frozen)
 
 
 def certify_model(
@@ -215,11 +219,11 @@ def claim_of(model: PopulationModel, facts: Facts) -> Claim:
     return Claim(model.information, model.causal, offer, own)
 
 
-def load_weights(model: PopulationModel, source: Path) -> None:
+def load_weights(model: PopulationModel, source: Path, frozen: Sequence[str] = ()) -> None:
     """Copy what a fitted run has in common with this model: the core, and the parts of sessions that both know.
 
     Raises:
-        ValueError: the file is missing, or nothing in it fits.
+        ValueError: the file is missing, or has nothing that fits the core or a part that is to be frozen.
     """
     file = source / WEIGHTS_FILE if source.is_dir() else source
     if not file.is_file():
@@ -231,7 +235,35 @@ def load_weights(model: PopulationModel, source: Path) -> None:
             f"init.source: {file} holds no core of this shape ({len(weights)} tensors, {len(fitting)} fit); "
             "use the core, with the same options, that the run was fitted with"
         )
+    for part in frozen:
+        if lacking := [key for key in wanted if key.startswith(f"{PARTS[part]}.") and key not in fitting]:
+            raise ValueError(
+                f"init.{part} is frozen, but {file} holds no {lacking[0]} of this shape; set init.{part} to "
+                "trained, or start from a run on the same sessions with the same design"
+            )
     model.load_state_dict(fitting, strict=False)
+
+
+def load_finished(model: nn.Module, file: Path) -> None:
+    """Copy the weights of a finished run into the model of its configuration: all of them, and nothing else.
+
+    Raises:
+        ValueError: the file is missing, or a weight is lacking, too many, or of another shape.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist; give the {WEIGHTS_FILE} of a finished run")
+    weights, wanted = load_file(str(file)), model.state_dict()
+    lacking, strange = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    misshaped = [k for k in wanted.keys() & weights.keys() if wanted[k].shape != weights[k].shape]
+    faults = [f"lacks {lacking[0]} ({len(lacking)} in all)"] if lacking else []
+    faults += [f"holds {strange[0]} ({len(strange)} in all) of its own"] if strange else []
+    faults += [f"holds {k} as {tuple(weights[k].shape)}, expected {tuple(wanted[k].shape)}" for k in misshaped[:1]]
+    if faults:
+        raise ValueError(
+            f"{file.name} {' and '.join(faults)}: a part without its weights would be scored untrained; "
+            "score a run with the configuration, sessions and neurons that it was trained with"
+        )
+    model.load_state_dict(weights)
 
 
 def _parameter_groups(model: PopulationModel, config: TrialConfig) -> list[dict[str, Any]]:
@@ -250,8 +282,7 @@ def _parameter_groups(model: PopulationModel, config: TrialConfig) -> list[dict[
 
 def _parts(model: PopulationModel) -> dict[str, nn.Module]:
     """What ``init`` speaks of, by name."""
-    names = {"core": "core", "readout": "readouts", "normalization": "normalization", "interaction": "interaction"}
-    return {name: model.get_submodule(path) for name, path in names.items()}
+    return {name: model.get_submodule(path) for name, path in PARTS.items()}
 
 
 def _build(key: str, config: TrialConfig, *positional: Any) -> Any:

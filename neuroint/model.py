@@ -347,5 +347,6 @@ def _mean_drive(link: nn.Module, facts: Facts) -> Float[np.ndarray, " neurons"]:
 
 
 def _key(session: str) -> str:
-    """Module names may not hold dots."""
-    return session.replace(".", "_")
+    """Module names may hold no dot and be no attribute of a module (a recording called ``train``); none are equal."""
+    spelled = session.replace("%", "%25").replace(".", "%2E")
+    return f"%{spelled}" if hasattr(nn.ModuleDict(), spelled) else spelled

@@ -45,6 +45,11 @@ class Runtime(Protocol):
         ...
 
 
+def device_for(gpus: float) -> torch.device:
+    """The device of a worker that was given a card, or a part of one, or none."""
+    return torch.device("cuda" if gpus else "cpu")
+
+
 @dataclass
 class LocalRuntime:
     """One process: alone, or inside a Tune trial whose ``report`` is handed in.

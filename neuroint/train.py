@@ -21,7 +21,7 @@ from neuroint.data.base import DEV_TEST, VALIDATION, Batch, Session
 from neuroint.data.loader import ClipLoader
 from neuroint.data.plan import TrainingPlan
 from neuroint.evaluation import DivergedError, evaluate, pooled_mean, score
-from neuroint.fit import Fit, prepare
+from neuroint.fit import Fit, load_finished, prepare
 from neuroint.results import write_outcome
 from neuroint.runtime import Runtime
 from neuroint.seeding import derive
@@ -197,8 +197,13 @@ def _peak_memory_mb(device: torch.device) -> float:
 def score_weights(
     config: TrialConfig, sessions: list[Session], weights: Path, runtime: Runtime, tier: str = DEV_TEST
 ) -> dict[str, Any]:
-    """Read a test tier with the best weights of a finished run; returns moments by session."""
-    fit = prepare(replace(config, init=replace(config.init, source=str(weights))), sessions, runtime, DTYPES["float32"])
+    """Read a test tier with the best weights of a finished run; returns moments by session.
+
+    Raises:
+        ValueError: the weights are not those of this configuration on these sessions.
+    """
+    fit = prepare(replace(config, init=replace(config.init, source=None)), sessions, runtime, DTYPES["float32"])
+    load_finished(fit.evaluated, weights)
     fit.evaluation_mode()
     train = config.train
     with ClipLoader(sessions, workers=train.loader_processes) as loader:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import ray
 from sweeps import write_question, write_recording
@@ -147,6 +149,8 @@ def test_set_and_smoke_reach_the_configuration(call, file, recording):
         (("data", "inspect", "/nowhere"), "'/nowhere' does not exist"),
         (("data", "inspect", "DATA", "--role", "responses"), "expected role=array"),
         (("data", "inspect", "DATA", "--mapping", "/no.yaml"), "No such file"),
+        (("data", "inspect", "DATA", "--mapping", os.devnull), "is empty; a mapping is 'role: array' pairs"),
+        (("data", "inspect", "DATA", "--mapping", os.devnull, "--role", "responses=spikes"), "is empty"),
         (("data", "simulate", "v2", "OUT"), "'v2' is not a registered simulator"),
         (("data", "simulate", "v1", "DATA"), "is not empty"),
         (("data", "simulate", "v1", "OUT", "--set", "pol=true"), "Did you mean 'pool'"),
@@ -249,6 +253,41 @@ def test_inspect_exits_with_2_and_lists_the_faults(call, recording, tmp_path):
     done = call("data", "inspect", tmp_path / "torn")
     assert done.code == 2
     assert "videos/3.npy" in done.out
+
+
+ROLES = {"video": "movie", "responses": "spikes", "split": {"block_frames": 50, "gap_frames": 10}}
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """A recording of arrays whose names tell nothing, without positions."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "rec.npz", movie=rng.normal(size=(600, 8, 8)), spikes=rng.poisson(2, (600, 4)))
+    return tmp_path / "rec.npz"
+
+
+def test_inspect_draws_the_card_and_takes_roles_from_the_command_line(call, arrays, tmp_path):
+    roles = [word for name, array in ROLES.items() for word in ("--role", f"{name}={json.dumps(array)}")]
+    done = call("data", "inspect", arrays, *roles, "--figure", tmp_path / "card.png")
+    assert (done.code, done.err) == (0, "")
+    assert "1 session of 1 animal, 4 neurons" in done.out
+    assert (tmp_path / "card.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_mapping_can_be_set_for_a_sweep_on_the_command_line(call, file, arrays):
+    mapping = f"data.options.mapping={json.dumps(ROLES)}"
+    done = call("plan", file, "--data", arrays, "--set", mapping, "--set", "readout.grid=free", "--json")
+    assert done.code == 0, done.err
+    assert [arm["name"] for arm in json.loads(done.out)] == ["none", "own_past"]
+
+
+def test_a_design_that_needs_positions_is_refused_where_there_are_none(refused, arrays, tmp_path):
+    arms = {"none": {}, "attention": {"interaction": {"name": "attention"}}}
+    free = {"name": "gaussian", "grid": "free"}
+    file = write_question(tmp_path / "new.yaml", arms=arms, readout=free, data={"options": {"mapping": ROLES}})
+    said = refused("run", file, "--data", arrays, "--results", tmp_path / "results")
+    assert "arm 'attention': a bias from positions needs positions_um, which the data does not have" in said
+    assert not (tmp_path / "results").exists()
 
 
 def outcome(folder: Path, status: str, **more) -> Outcome:

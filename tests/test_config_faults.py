@@ -40,6 +40,8 @@ from neuroint.config import ConfigError, parse_sweep
         ({"search": {"sampler": "grid"}}, "arms.warm: optimizer.learning_rate is loguniform; the grid sampler needs"),
         ({"score": {"metric": "feev"}}, "score.metric: 'feev' is not a registered metric. Did you mean 'feve'?"),
         ({"score": {"alpha": 1}}, "score.alpha: got 1: input should be less than 1"),
+        ({"score": {"alpha": 0.5}}, "score.alpha: got 0.5, expected an error rate below 0.5"),
+        ({"score": {"smallest_effect": 0}}, "score.smallest_effect: got 0, expected the smallest difference"),
         ({"data": {"reader": "sensorium202"}}, "data.reader: 'sensorium202' is not a registered reader. Did you mean"),
         (
             {"data": {"reader": "sensorium2023", "options": {"split_sed": 1}}},
@@ -220,3 +222,12 @@ def test_the_message_counts_the_faults_and_names_the_source():
 @pytest.mark.parametrize("metric", ["poisson_loss", "noise_variance", "snr"])
 def test_a_metric_that_does_not_rank_models_cannot_select(metric):
     assert f"a higher '{metric}' is not a better model" in only_fault(minimal(score={"metric": metric}))
+
+
+def test_a_score_that_negative_rates_leave_undefined_is_refused_with_a_link_that_gives_them():
+    arms = {"warm": {}, "linear": {"link": "identity"}}
+    fault = only_fault(minimal(arms=arms, score={"metric": "bits_per_spike"}))
+    assert fault.startswith("arms.linear: link 'identity' can predict negative rates")
+    assert "use link: softplus, or score.metric: single_trial_correlation" in fault
+    parse_sweep(minimal(arms=arms))
+    parse_sweep(minimal(score={"metric": "bits_per_spike"}))

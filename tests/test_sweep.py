@@ -12,6 +12,7 @@ import optuna
 import pandas as pd
 import pytest
 import ray
+import torch
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from safetensors.numpy import load_file
@@ -33,10 +34,12 @@ from neuroint.sweep.cluster import cluster as cluster_of
 from neuroint.sweep.driver import run_sweep, unlock
 from neuroint.sweep.progress import follow
 from neuroint.sweep.proposals import Proposals, open_study, start_points
-from neuroint.sweep.run import trials_at_once
+from neuroint.sweep.run import Sweeper, trials_at_once
 from neuroint.sweep.samplers import ARMS, REFERENCE, budget, runs_planned
-from neuroint.sweep.selection import ArmError, best_runs, representatives
+from neuroint.sweep.scoring import _score
+from neuroint.sweep.selection import ArmError, best_runs, distinct, representatives
 from neuroint.sweep.stopping import make_stopping
+from neuroint.sweep.trial import run_trial
 from neuroint.tracking import Journal, SweepRecord, default_uri
 
 RATE = "optimizer.learning_rate"
@@ -69,8 +72,8 @@ def journal(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append("sweep_started", sweep="small")
 
-    def enter(key, status, scored, phase="tune", arm="none"):
-        journal.append("run_started", run=key, phase=phase, arm=arm, seed=1, params={RATE: 0.01})
+    def enter(key, status, scored, phase="tune", arm="none", params=None):
+        journal.append("run_started", run=key, phase=phase, arm=arm, seed=1, params=params or {RATE: 0.01})
         for epoch, score in enumerate(scored, 1):
             scores = dict.fromkeys(("best_validation_score", "validation_score"), score)
             journal.append("epoch", run=key, epoch=epoch, metrics={"train_loss": 1.0, **scores})
@@ -221,6 +224,32 @@ def test_the_best_runs_are_complete_ones_first_and_an_arm_without_any_says_why(j
         best_runs(record, "bad")
 
 
+def test_a_configuration_that_was_tried_twice_is_confirmed_once(journal):
+    for key, score, rate, channels in [
+        ("reference-none-0000", 0.5, 0.01, [2]),
+        ("arm-none-0000", 0.5, 0.01, [2]),
+        ("arm-none-0001", 0.4, 0.01, [4]),
+        ("arm-none-0002", 0.3, 0.02, [2]),
+    ]:
+        journal(key, "finished", [score], params={RATE: rate, "core.channels": channels, "seed": len(key)})
+    best = best_runs(journal.record(), "none")
+    assert [run.key[-9:] for run in distinct(best, [RATE, "core.channels"])] == ["none-0000", "none-0001", "none-0002"]
+    assert distinct(best, []) == best[:1], "without anything to search there is one configuration"
+
+
+def test_the_best_configurations_are_confirmed_and_none_of_them_twice(journal, tmp_path):
+    sweep = small(optimizer=SEARCHED, confirm={"top": 2, "seeds": 2})
+    for key, score, rate in [
+        ("reference-none-0000", 0.5, 0.01),
+        ("arm-none-0000", 0.5, 0.01),
+        ("arm-none-0001", 0.4, 0.02),
+    ]:
+        journal(key, "finished", [score], params={RATE: rate})
+    jobs = Sweeper(sweep, tmp_path, {}, {})._confirm_jobs(journal.record(), "none")
+    assert [job.key[-5:] for job in jobs] == ["c0-s0", "c0-s1", "c1-s0", "c1-s1"]
+    assert values([job.to_dict() for job in jobs]) == [0.01, 0.01, 0.02, 0.02]
+
+
 def test_an_arm_is_represented_by_the_best_mean_over_seeds_of_whole_configurations(journal):
     for key, score, status in [
         ("c0-s0", 0.5, "finished"),
@@ -235,6 +264,24 @@ def test_an_arm_is_represented_by_the_best_mean_over_seeds_of_whole_configuratio
     assert [run.key for run in chosen] == ["confirm-none-c1-s0", "confirm-none-c1-s1"]
     with pytest.raises(ArmError, match="arm 'other' has no configuration confirmed with every seed"):
         representatives(journal.record(), ["other"])
+
+
+def test_no_arm_is_represented_by_a_configuration_whose_score_is_undefined(journal):
+    for key, score in [("c0-s0", float("nan")), ("c0-s1", 0.9), ("c1-s0", 0.3), ("c1-s1", 0.4)]:
+        journal(f"confirm-none-{key}", "finished", [score], phase="confirm")
+    chosen = representatives(journal.record(), ["none"])["none"]
+    assert [run.key for run in chosen] == ["confirm-none-c1-s0", "confirm-none-c1-s1"]
+    journal("confirm-odd-c0-s0", "finished", [float("nan")], phase="confirm", arm="odd")
+    with pytest.raises(ArmError, match="confirm-odd-c0-s0 finished, its score is undefined"):
+        representatives(journal.record(), ["odd"])
+
+
+def test_a_sweep_is_not_resumed_with_other_recordings(tmp_path):
+    sweep = rooted(small(data={"path": str(write_recording(tmp_path / "data"))}))
+    with claimed(folder := tmp_path / "small", sweep):
+        Journal(folder / "journal.jsonl").append("sweep_started", sweep="small", tags={"data_hash": "0"}, params={})
+    with pytest.raises(ValueError, match=r"began with recordings of hash 0, .* another --name"):
+        run_sweep(sweep, folder, resume=True, style="quiet")
 
 
 def test_a_second_driver_in_the_same_folder_is_refused(tmp_path):
@@ -265,6 +312,21 @@ def test_small_trials_share_a_card_and_too_large_ones_are_refused():
     assert trials_at_once(sweep.resources, {"CPU": 16, "GPU": 2}) == 8
     with pytest.raises(ValueError, match=r"a trial asks for 0\.25 GPU .* the cluster has 0; lower"):
         trials_at_once(sweep.resources, {"CPU": 16})
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(0, "cpu"), (0.25, "cuda"), (1, "cuda")])
+def test_a_trial_and_its_scoring_use_the_card_that_was_asked_for_and_no_other(monkeypatch, gpus, device):
+    job = small(resources={"gpus_per_worker": gpus}).trial("none", {}, key="k", phase="tune", seed=1).to_dict()
+    used = []
+    monkeypatch.setattr("neuroint.sweep.trial.tune.get_checkpoint", lambda: None)
+    monkeypatch.setattr("neuroint.sweep.trial.fit_here", lambda job, runtime: used.append(runtime.device.type))
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr("neuroint.recordings.open_data", lambda data: [])
+    score = lambda config, sessions, file, runtime, tier: used.append(runtime.device.type) or {}  # noqa: E731
+    monkeypatch.setattr("neuroint.train.score_weights", score)
+    run_trial({"job": json.dumps(job)})
+    _score(job, b"", ("validation",))
+    assert used == [device, device]
 
 
 def test_progress_is_shown_as_lines_as_json_or_not_at_all(journal, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The training loop: reproducible, resumable, the same on two workers as on one."""
 
+import math
 import os
 import shutil
 import subprocess
@@ -122,6 +123,14 @@ def test_training_stops_when_validation_has_stalled(tmp_path):
     assert metrics[-1]["finished"] == 1
 
 
+def test_a_score_that_is_defined_later_replaces_an_undefined_first_one():
+    progress = (run := build(make_config())).progress
+    for score in (math.nan, -0.2, math.nan, -0.1):
+        run.observe(score, {"one": np.full(6, score)})
+    assert (progress.best, progress.stalled) == (-0.1, 0)
+    assert run.best_scores["one"][0] == -0.1
+
+
 def test_a_diverged_run_says_so_instead_of_scoring(tmp_path):
     config = make_config(optimizer={"name": "sgd", "learning_rate": 1e20}, link="exp")
     with pytest.raises(DivergedError, match=r"lower the learning rate"):
@@ -133,6 +142,13 @@ def test_two_sessions_share_a_core_and_keep_their_own_readouts(tmp_path):
     fit(with_epochs(make_config(), 1), tmp_path, sessions)
     names = weights(tmp_path / "1")
     assert {k.split(".")[1] for k in names if k.startswith("readouts.")} == {"a", "b"}
+
+
+@pytest.mark.parametrize("names", [("train", "training"), ("a.b", "a_b")])
+def test_sessions_of_any_name_keep_their_own_readouts(names):
+    sessions = [make_session(name, seed=seed, neurons=4 + seed) for seed, name in enumerate(names)]
+    model = prepare(make_config(), sessions, LocalRuntime(device=CPU), torch.float32).model
+    assert [readout.bias.numel() for readout in model.readouts.values()] == [4, 5]
 
 
 def test_frozen_parts_do_not_move_and_finetuned_ones_move_less(tmp_path):
@@ -160,6 +176,15 @@ def test_weights_that_fit_nowhere_are_refused(tmp_path):
         build(make_config(core=other, init={"source": str(tmp_path / "1")}))
 
 
+def test_a_frozen_part_that_the_source_does_not_hold_is_refused(tmp_path):
+    fit(with_epochs(make_config(), 1), tmp_path)
+    source = {"source": str(tmp_path / "1" / "best.safetensors"), "readout": "frozen"}
+    build(make_config(init=source))
+    fit_of = lambda session: prepare(make_config(init=source), [session], LocalRuntime(), torch.float32)  # noqa: E731
+    with pytest.raises(ValueError, match=r"init\.readout is frozen, but .* holds no readouts\.other\."):
+        fit_of(make_session("other"))
+
+
 def test_a_missing_source_of_weights_is_named(tmp_path):
     with pytest.raises(ValueError, match="does not exist; give a run's folder"):
         build(make_config(init={"source": str(tmp_path / "no")}))
@@ -184,6 +209,29 @@ def test_scoring_reads_every_neuron_of_a_test_tier(tmp_path):
     assert moments["one"].n_neurons == 6
     assert moments["one"].n_stimuli == 2
     assert np.all(moments["one"]["n_frames"] == 4 * 30)  # 4 clips of 40 frames, scored from frame 10
+
+
+def test_scoring_demands_weights_for_every_part_of_every_session(tmp_path):
+    fit(with_epochs(make_config(), 1), tmp_path)
+    file = tmp_path / "1" / "best.safetensors"
+    score = lambda config, session: score_weights(config, [session], file, LocalRuntime())  # noqa: E731
+    with pytest.raises(ValueError, match=r"lacks readouts\.other\..* and holds readouts\.one\..* of its own"):
+        score(make_config(), make_session("other"))
+    with pytest.raises(ValueError, match=r"lacks interaction\..*score a run with the configuration"):
+        score(make_config("own_past"), make_session())
+    with pytest.raises(ValueError, match=r"holds readouts\.one\.bias as \(6,\), expected \(4,\)"):
+        score(make_config(), make_session(neurons=4))
+
+
+def test_scoring_a_run_that_started_elsewhere_needs_its_own_weights_only(tmp_path):
+    fit(with_epochs(make_config(train={"ema": 0.9}), 1), tmp_path)
+    file = tmp_path / "1" / "best.safetensors"
+    started = make_config(init={"source": str(tmp_path / "gone"), "core": "frozen"}, train={"ema": 0.9})
+    (moments, again) = (
+        score_weights(config, [make_session()], file, LocalRuntime())["one"]
+        for config in (started, make_config(train={"ema": 0.9}))
+    )
+    np.testing.assert_array_equal(moments.values, again.values)
 
 
 def test_bfloat16_trains_to_finite_numbers(tmp_path):

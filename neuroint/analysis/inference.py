@@ -83,9 +83,10 @@ class Comparison:
         min_f = (self.difference / self.error) ** 2
         family = f" (Holm over {self.family} contrasts)" if self.family > 1 else ""
         return (
-            f"{_READING[self.verdict]} for {self.scope}: difference {self.difference:.4g} "
-            f"({1 - self.alpha:.0%} interval {low:.4g} to {high:.4g}), min-F'(1, {self.df:.1f}) = {min_f:.2f}, "
-            f"p = {self.p:.3g}, equivalence within {self.smallest_effect:g} p = {self.p_equivalent:.3g}{family}; "
+            f"{_READING[self.verdict]} for {self.scope}: difference {_signed(self.difference)} "
+            f"({1 - self.alpha:.0%} interval {_signed(low)} to {_signed(high)}), "
+            f"min-F'(1, {self.df:.1f}) = {min_f:.2f}, p = {self.p:.3g}, "
+            f"equivalence within {self.smallest_effect:g} p = {self.p_equivalent:.3g}{family}; "
             f"{self.n_seeds} seeds x {self.n_units} {_PLURAL[self.unit]}."
         )
 
@@ -98,6 +99,11 @@ _READING: dict[Verdict, str] = {
     "not_testable": "Not testable",
 }
 _PLURAL: dict[Unit, str] = {"animal": "animals", "stimulus": "stimuli"}
+
+
+def _signed(value: float) -> str:
+    """Write a number with a true minus sign."""
+    return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
 def compare(

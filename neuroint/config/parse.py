@@ -31,11 +31,12 @@ from neuroint.config.settings import (
 )
 from neuroint.config.space import check_option, is_written
 from neuroint.config.tidy import tidy
-from neuroint.metrics.scoring import ranks_models
+from neuroint.metrics.scoring import needs_positive_rates, ranks_models
 from neuroint.registry import Registry, UnknownNameError, nearest
 
 SETTABLE = (*SPECS, *ARM_SECTIONS)
 FIXED_SECTIONS = tuple(key for key in SECTIONS if key not in ARM_SECTIONS)
+HALF = 0.5  # from here on two one-sided tests say nothing
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -60,6 +61,7 @@ def parse_sweep(
     sections = {key: _fixed_section(key, raw.get(key), found) for key in FIXED_SECTIONS}
     found += _identity_faults(raw, arms)
     found += _name_faults(sections)
+    found += _link_faults(sound, sections["score"].get("metric", ScoreConfig.metric))
     found += _budget_faults(sound, sections["search"], raw.get("reference"))
     if len(sound) == len(arms):
         sections["search"]["points"] = _points(arms, sections["search"].get("points", []), found)
@@ -205,6 +207,7 @@ def _name_faults(sections: Mapping[str, dict[str, Any]]) -> Iterator[str]:
     if not unknown_metric and not ranks_models(metric):
         usable = ", ".join(name for name in registry.metrics.names() if ranks_models(name))
         yield f"score.metric: a higher '{metric}' is not a better model, so it cannot select; use one of {usable}"
+    yield from _verdict_faults(sections["score"])
     reader = data.get("reader", DataConfig.reader)
     if reader == "auto":
         return
@@ -215,11 +218,32 @@ def _name_faults(sections: Mapping[str, dict[str, Any]]) -> Iterator[str]:
         yield from (f"data.options: {fault}" for fault in faults)
 
 
+def _verdict_faults(score: Mapping[str, Any]) -> Iterator[str]:
+    """Settings that are in range but leave every contrast without a verdict, after all has been trained."""
+    if score.get("smallest_effect", ScoreConfig.smallest_effect) == 0:
+        yield "score.smallest_effect: got 0, expected the smallest difference of the score that would matter, above 0"
+    if (alpha := score.get("alpha", ScoreConfig.alpha)) >= HALF:
+        yield f"score.alpha: got {alpha}, expected an error rate below {HALF}, such as 0.05"
+
+
 def _unknown(where: str, name: str, known: Registry[Any], *more: str) -> Iterator[str]:
     words = [*more, *known.names()]
     if name not in words:
         hint = nearest(name, words)
         yield f"{where}: '{name}' is not a registered {known.kind}.{hint} Registered: {', '.join(words)}"
+
+
+def _link_faults(arms: Mapping[str, Arm], metric: str) -> Iterator[str]:
+    """Find arms that could win by negative rates: the score would be a mean over the neurons that have none."""
+    if metric not in registry.metrics.names() or not needs_positive_rates(metric):
+        return
+    for name, arm in arms.items():
+        link = arm.tree["link"]["name"]
+        if not registry.links[link].factory.positive:
+            yield (
+                f"arms.{name}: link '{link}' can predict negative rates, and 'score.metric: {metric}' would leave such "
+                "neurons out of its mean; use link: softplus, or score.metric: single_trial_correlation"
+            )
 
 
 def _budget_faults(arms: Mapping[str, Arm], search: Mapping[str, Any], reference: Any) -> Iterator[str]:

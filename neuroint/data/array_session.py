@@ -11,11 +11,11 @@ from jaxtyping import Bool, Int
 from neuroint.data.array_roles import Faults, find_views, read_bin_s, read_positions, read_text, row_axis, shown_rows
 from neuroint.data.array_source import ArraySource, Scale, View, in_chunks, rows_of, usable
 from neuroint.data.array_store import ArrayStore
-from neuroint.data.base import TRAIN, DataError, Facts, Session
-from neuroint.data.blocks import split_frames, split_stimuli
+from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, VALIDATION, DataError, Facts, Session
+from neuroint.data.blocks import Blocks, split_frames, split_stimuli
 from neuroint.data.mapping import ArrayMapping
 from neuroint.data.running import RunningMoments
-from neuroint.data.shown import clip_ids, first_seen, frame_digests, shared_stretches
+from neuroint.data.shown import Shown, clip_ids, first_seen, frame_digests, shared_stretches
 
 SMALLEST_SD = 1e-7  # of the mean: what float32 cannot resolve is constant
 SMALLEST_SHARE = 0.01  # of the mean standard deviation, below which a neuron is not scaled up further
@@ -32,6 +32,7 @@ class Plan:
     stimulus_ids: Int[np.ndarray, " clips"]
     scored_from: int = 0
     cautions: tuple[str, ...] = ()
+    shown: Shown | None = None
 
     def training_rows(self) -> Int[np.ndarray, " rows"]:
         """Rows that are trained on."""
@@ -39,8 +40,10 @@ class Plan:
         return rows_of(self.rows[training], self.lengths[training])
 
 
-def build_session(store: ArrayStore, mapping: ArrayMapping, fingerprint: str) -> Session:
-    """Check the arrays of one recording, divide it, and describe it; ``fingerprint`` is extended by its statistics.
+def build_session(store: ArrayStore, mapping: ArrayMapping, fingerprint: str) -> tuple[Session, Shown | None]:
+    """Check the arrays of one recording, divide it, and describe it and what it showed, if anything.
+
+    ``fingerprint`` is extended by its statistics.
 
     Raises:
         DataError: see ``neuroint.data.readers.arrays.read_arrays``.
@@ -48,11 +51,12 @@ def build_session(store: ArrayStore, mapping: ArrayMapping, fingerprint: str) ->
     views = find_views(store, mapping)
     shown = shown_rows(views["responses"].of(store), views["responses"].array)
     plan = PLANS[row_axis(mapping)](store, mapping, views, shown)
-    _check_channels(store, views, shown)
+    _check_channels(store, views, shown if mapping.images is not None else np.ones_like(shown))
+    _check_scored(views["responses"], store, plan)
     moments = {role: _moments(view.of(store), role, plan.training_rows()) for role, view in views.items()}
     scales = _scales(mapping, views, moments)
     name = read_text(store, mapping.session, store.path.stem)
-    return Session(
+    session = Session(
         name=name,
         animal=read_text(store, mapping.animal, name),
         facts=_facts(store, mapping, views, moments, scales, plan),
@@ -64,17 +68,18 @@ def build_session(store: ArrayStore, mapping: ArrayMapping, fingerprint: str) ->
         cautions=(*mapping.cautions, *plan.cautions),
         fingerprint=_extended(fingerprint, moments),
     )
+    return session, plan.shown
 
 
 def _plan_frames(store: ArrayStore, mapping: ArrayMapping, views: dict[str, View], shown: np.ndarray) -> Plan:
     """Blocks of a continuous recording."""
     blocks = split_frames(shown.shape[1], mapping.split)
     lead = mapping.split.gap_frames
-    ids, shared = np.arange(len(blocks.starts)), []
+    ids, shared, film = np.arange(len(blocks.starts)), [], None
     if "stimulus" in views:
-        digests = frame_digests(views["stimulus"].of(store), str(views["stimulus"]))
-        ids = clip_ids(digests, blocks, lead)
-        shared = shared_stretches(digests, blocks, lead)
+        film = Shown(frame_digests(views["stimulus"].of(store), str(views["stimulus"])), blocks, lead)
+        ids = clip_ids(film.digests, blocks, lead)
+        shared = shared_stretches(film)
     if shared and mapping.leakage == "refuse":
         raise DataError(
             f"{'; '.join(shared)}: a model could learn the answer by heart. Split it into files "
@@ -82,7 +87,7 @@ def _plan_frames(store: ArrayStore, mapping: ArrayMapping, views: dict[str, View
         )
     once = np.zeros_like(blocks.starts)
     cautions = tuple(f"{stretches}: scores there are too high" for stretches in shared)
-    return Plan(blocks.starts, once, blocks.lengths, blocks.tiers, ids, lead, cautions)
+    return Plan(blocks.starts, once, blocks.lengths, blocks.tiers, ids, lead, cautions, film)
 
 
 def _plan_images(store: ArrayStore, mapping: ArrayMapping, views: dict[str, View], shown: np.ndarray) -> Plan:
@@ -93,23 +98,45 @@ def _plan_images(store: ArrayStore, mapping: ArrayMapping, views: dict[str, View
     rows, repeats = np.nonzero(shown.T)
     if not len(rows):
         raise DataError(f"{views['responses']} hold nothing but NaN")
-    return Plan(rows, repeats, np.ones_like(rows), tuple(tiers[row] for row in rows), ids[rows])
+    blocks = Blocks(rows, np.ones_like(rows), tuple(tiers[row] for row in rows))
+    return Plan(rows, repeats, blocks.lengths, blocks.tiers, ids[rows], shown=Shown(digests, blocks, 0))
 
 
 PLANS = {"time": _plan_frames, "stimulus": _plan_images}
 
 
-def _check_channels(store: ArrayStore, views: dict[str, View], shown: Bool[np.ndarray, "repeats rows"]) -> None:
+def _check_channels(store: ArrayStore, views: dict[str, View], read: Bool[np.ndarray, "repeats rows"]) -> None:
+    """Refuse unknown inputs wherever a model reads them: over time also between responses, where no clip ends."""
     faults = Faults()
     for role in ("behavior", "pupil"):
         if role in views:
-            bad = shown & ~usable(views[role].of(store)).all(axis=-1)
+            bad = read & ~usable(views[role].of(store)).all(axis=-1)
             if bad.any():
                 faults.found.append(
                     f"{views[role]} has NaN, infinite or too large values, first in row "
-                    f"{np.argwhere(bad)[0][1]}; it is an input and must be known whenever responses are: interpolate it"
+                    f"{np.argwhere(bad)[0][1]}; it is an input and must be known in every frame, also where responses "
+                    "are not, and with every image shown: interpolate it"
                 )
     faults.stop()
+
+
+def _check_scored(view: View, store: ArrayStore, plan: Plan) -> None:
+    """Refuse a scored tier without any response, as where a release withholds them."""
+    faults, responses = Faults(), view.of(store)
+    for tier in (VALIDATION, DEV_TEST, FINAL_TEST):
+        clips = np.flatnonzero(np.asarray(plan.tiers) == tier).tolist()
+        if len(clips) and not any(_answered(responses, plan, clip) for clip in clips):
+            faults.found.append(
+                f"the responses of clips {', '.join(map(str, clips[:5]))} ({len(clips)} of {len(clips)} of the tier "
+                f"{tier}) are all zero and would be scored; leave out what was shown without recorded responses"
+            )
+    faults.stop()
+
+
+def _answered(responses: np.ndarray, plan: Plan, clip: int) -> bool:
+    row, end = plan.rows[clip] + plan.scored_from, plan.rows[clip] + plan.lengths[clip]
+    scored = responses[plan.repeats[clip], row:end]
+    return bool(((scored != 0) & ~np.isnan(scored)).any())
 
 
 def _moments(view: np.ndarray, role: str, rows: Int[np.ndarray, " rows"]) -> RunningMoments:

@@ -29,6 +29,7 @@ from pydantic import (
 )
 
 from neuroint.data.base import DataError
+from neuroint.data.cautions import checked
 from neuroint.registry import Count, Index, nearest
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -93,6 +94,7 @@ Channels = Annotated[
     _axes_among("time channel", "time", "stimulus channel", "stimulus", "stimulus repeat", "stimulus repeat channel"),
 ]
 PositionsUm = Annotated[Positions, BeforeValidator(_by_name)]
+Caution = Annotated[str, AfterValidator(checked)]
 BinS = Annotated[StrictFloat | StrictStr, BeforeValidator(_number_first), AfterValidator(_seconds)]
 
 
@@ -139,13 +141,15 @@ class ArrayMapping(_Frozen):
         animal: the animal's name, or a text array that holds it; by default the session's. ``{file}`` in a name stands
             for the file's.
         session: the session's name, the same way; by default the file's.
-        cautions: sentences that every later verdict obeys.
+        cautions: sentences that every later verdict obeys; ``why: no coupling`` (or interaction, or normalization)
+            keeps arms that change it from a verdict, any other sentence is a remark.
         split: how tiers are made.
         input_normalization: ``z_score`` of the stimulus (per channel, one mean and standard deviation over pixels) and
             of behavior and pupil (per channel), with statistics of the training tier; or ``none``.
         response_normalization: ``per_neuron`` divides by the standard deviation over the training tier (by 1 % of the
             population's mean where it is smaller); ``none`` keeps counts as they are.
-        leakage: what happens when a stretch of video is shown in two tiers: ``refuse``, or ``report`` as a caution.
+        leakage: what happens when a stretch of video is shown in two tiers, or an image or a stretch is trained on in
+            one recording and scored in another: ``refuse``, or ``report`` as a caution.
     """
 
     responses: Responses
@@ -157,13 +161,14 @@ class ArrayMapping(_Frozen):
     bin_s: BinS | None = None
     animal: str | None = None
     session: str | None = None
-    cautions: tuple[str, ...] = ()
+    cautions: tuple[Caution, ...] = ()
     split: Split = Split()
     input_normalization: Literal["z_score", "none"] = "z_score"
     response_normalization: Literal["none", "per_neuron"] = "none"
     leakage: Literal["refuse", "report"] = "refuse"
 
 
+_EXPECTED = "a mapping is 'role: array' pairs, for example {responses: spikes}"
 ARRAY_ROLES = ("video", "images", "responses", "behavior", "pupil", "positions_um", "bin_s")
 
 
@@ -176,9 +181,9 @@ def parse_mapping(given: Any) -> ArrayMapping:
     """
     if isinstance(given, ArrayMapping):
         return given
-    raw = _read_yaml(Path(given)) if isinstance(given, str | Path) else given
+    raw = read_mapping(Path(given)) if isinstance(given, str | Path) else given
     if not isinstance(raw, Mapping):
-        raise DataError(f"a mapping is 'role: array' pairs, for example {{responses: spikes}}; got {raw!r}")
+        raise DataError(f"{_EXPECTED}; got {raw!r}")
     faults = [*_cross_faults(raw)]
     try:
         mapping = ArrayMapping.model_validate(dict(raw))
@@ -190,15 +195,23 @@ def parse_mapping(given: Any) -> ArrayMapping:
     return mapping
 
 
-def _read_yaml(path: Path) -> Any:
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file of roles; they are not checked yet.
+
+    Raises:
+        DataError: the file cannot be read, is not YAML, is empty, or holds something else.
+    """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(
             f"mapping file '{path}' cannot be read ({error.strerror}); give its path or the roles inline"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"mapping file '{path}' is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise DataError(f"mapping file '{path}' {'is empty' if raw is None else f'holds {raw!r}'}; {_EXPECTED}")
+    return raw
 
 
 def _cross_faults(raw: Mapping[str, Any]) -> list[str]:

@@ -36,9 +36,12 @@ from neuroint.data.sensorium_source import (
 )
 from neuroint.data.splits import (
     Leakage,
+    describe_clashes,
     describe_leakage,
+    settle_between,
     settle_leakage,
     split_by_stimulus,
+    stimuli_between,
     stimuli_in_several_tiers,
 )
 
@@ -87,7 +90,8 @@ def read_sessions(path: Path, layout: Layout, reading: Reading) -> list[Session]
     Raises:
         DataError: there is none, or one cannot be used; all its faults that a look at the headers shows come at once.
     """
-    return [read_session(folder, layout, reading) for folder in session_folders(path, layout)]
+    sessions = [read_session(folder, layout, reading) for folder in session_folders(path, layout)]
+    return settle_between(sessions, reading.leakage)
 
 
 def read_session(folder: Path, layout: Layout, reading: Reading) -> Session:
@@ -166,23 +170,31 @@ def all_faults(path: Path, layout: Layout) -> list[str]:
         folders = session_folders(path, layout)
     except DataError as error:
         return [str(error)]
-    return [f"session {layout.name(folder)}: {fault}" for folder in folders for fault in _faults(folder, layout)]
+    found, tables = [], {}
+    for folder in folders:
+        name = layout.name(folder)
+        faults, contents = _faults(folder, layout)
+        found += [f"session {name}: {fault}" for fault in faults]
+        tables |= {name: (contents.tiers, contents.stimulus_ids)} if contents else {}
+    clashes = stimuli_between(tables)
+    return [*found, describe_clashes(clashes)] if clashes else found
 
 
-def _faults(folder: Path, layout: Layout) -> list[str]:
+def _faults(folder: Path, layout: Layout) -> tuple[list[str], Contents | None]:
+    """Faults of one session, and what its clips are if they can be read."""
     try:
         recording, faults = survey(folder, layout)
         if recording is None:
-            return faults
+            return faults, None
         normalization = load_normalization(recording, "official")
         contents = look_through(recording, normalization.frames)
         shared = stimuli_in_several_tiers(contents.tiers, contents.stimulus_ids)
         leaks = [describe_leakage(shared)] if shared else []
         clips = [clip for clip, tier in enumerate(contents.tiers) if tier != UNUSED]
         found = [fault for clip in clips for fault in _clip_faults(recording, clip, normalization)]
-        return list(dict.fromkeys([*contents.faults, *leaks, *found, *_positions_faults(recording)]))
+        return list(dict.fromkeys([*contents.faults, *leaks, *found, *_positions_faults(recording)])), contents
     except DataError as error:  # statistics that no clip can be read with, or a file that went away
-        return [str(error)]
+        return [str(error)], None
 
 
 def _positions_faults(recording: Recording) -> list[str]:

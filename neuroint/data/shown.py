@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import combinations
 
@@ -50,23 +51,65 @@ def first_seen(keys: Sequence[bytes]) -> Int[np.ndarray, " keys"]:
     return np.array([index.setdefault(key, place) for place, key in enumerate(keys)], dtype=np.int64)
 
 
-def shared_stretches(digests: UInt64[np.ndarray, " rows"], blocks: Blocks, scored_from: int) -> list[str]:
+@dataclass(frozen=True)
+class Shown:
+    """What a recording showed: a digest for each of its rows (frames or images), and which rows make which clip."""
+
+    digests: UInt64[np.ndarray, " rows"]
+    blocks: Blocks
+    scored_from: int
+
+    @property
+    def width(self) -> int:
+        """Rows of the stretches that are compared: ``WINDOW_FRAMES``, or those of the shortest scored block."""
+        return int(min(WINDOW_FRAMES, (self._ends() - self._firsts()).min()))
+
+    def stretches(self, width: int) -> dict[str, tuple[Int[np.ndarray, " starts"], UInt64[np.ndarray, " starts"]]]:
+        """First rows and hashes of all stretches that a tier trains on or scores; unchanging ones are left out."""
+        hashes, changing = _rolling(self.digests, width)
+        firsts, ends = self._firsts(), self._ends()
+        windows = {tier: _windows_of(tier, self.blocks.tiers, firsts, ends, width) for tier in TIERS}
+        windows = {tier: starts[changing[starts]] for tier, starts in windows.items()}
+        return {tier: (starts, hashes[starts]) for tier, starts in windows.items()}
+
+    def _firsts(self) -> Int[np.ndarray, " clips"]:
+        return self.blocks.starts + np.where(np.asarray(self.blocks.tiers) == TRAIN, 0, self.scored_from)
+
+    def _ends(self) -> Int[np.ndarray, " clips"]:
+        return self.blocks.starts + self.blocks.lengths
+
+
+def shared_stretches(shown: Shown) -> list[str]:
     """List pairs of tiers in which the same stretch of video is trained on or scored.
 
-    Stretches are as long as ``WINDOW_FRAMES`` (or the shortest scored block) and start anywhere; unchanging ones, such
-    as gray screens between stimuli, do not count.
+    Stretches start anywhere; unchanging ones, such as gray screens between stimuli, do not count.
     """
-    firsts = blocks.starts + np.where(np.asarray(blocks.tiers) == TRAIN, 0, scored_from)
-    ends = blocks.starts + blocks.lengths
-    width = int(min(WINDOW_FRAMES, (ends - firsts).min()))
-    stretches, changing = _rolling(digests, width)
-    windows = {tier: _windows_of(tier, blocks.tiers, firsts, ends, width) for tier in TIERS}
-    windows = {tier: starts[changing[starts]] for tier, starts in windows.items()}
+    width = shown.width
+    found = shown.stretches(width)
     return [
         f"{len(again)} stretches of {width} frames of video are in {a} and in {b} (first at frame {again[0]})"
         for a, b in combinations(TIERS, 2)
-        if len(again := windows[b][np.isin(stretches[windows[b]], stretches[windows[a]])])
+        if len(again := _again(found[b], found[a]))
     ]
+
+
+def shared_between(trained: Shown, scored: Shown) -> list[str]:
+    """List scored tiers of a recording in which there is what another recording trains on."""
+    width = min(trained.width, scored.width)
+    known, found = trained.stretches(width)[TRAIN], scored.stretches(width)
+    what = f"stretches of {width} frames of video" if width > 1 else "single images"
+    return [
+        f"{len(again)} {what} in {tier} (first at row {again[0]})"
+        for tier in TIERS
+        if tier != TRAIN and len(again := _again(found[tier], known))
+    ]
+
+
+def _again(
+    stretches: tuple[np.ndarray, np.ndarray], known: tuple[np.ndarray, np.ndarray]
+) -> Int[np.ndarray, " starts"]:
+    starts, hashes = stretches
+    return starts[np.isin(hashes, known[1])]
 
 
 def _rolling(

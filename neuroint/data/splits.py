@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int
 
-from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, UNUSED, VALIDATION, DataError
+from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, UNUSED, VALIDATION, DataError, Session
 
 Leakage = Literal["refuse", "report", "drop"]
 MOST_PROTECTED_FIRST = (FINAL_TEST, DEV_TEST, VALIDATION, TRAIN)
@@ -104,3 +105,89 @@ def _drop(tiers: tuple[str, ...], shared: list[dict[str, list[int]]]) -> tuple[t
 
 
 _POLICIES = {"refuse": _refuse, "report": _report, "drop": _drop}
+
+
+@dataclass(frozen=True)
+class Clash:
+    """A stimulus that one session trains on, in these clips, and another scores."""
+
+    trained: str
+    clips: tuple[int, ...]
+    scored: str
+    tier: str
+
+    def __str__(self) -> str:
+        clips = ", ".join(map(str, self.clips[:5]))
+        return (
+            f"session '{self.trained}' trains on a stimulus (clip {clips}) that session '{self.scored}' scores in "
+            f"{self.tier}"
+        )
+
+
+Table = tuple[Sequence[str], Int[np.ndarray, " clips"]]
+
+
+def stimuli_between(tables: Mapping[str, Table]) -> list[Clash]:
+    """Find stimuli that one session trains on and another scores; the same tier in both is no clash.
+
+    Args:
+        tables: tier and hash of the stimulus of every clip, by session.
+    """
+    trained: dict[int, dict[str, list[int]]] = {}
+    for name, (tiers, ids) in tables.items():
+        for clip in np.flatnonzero(np.asarray(tiers) == TRAIN):
+            trained.setdefault(int(ids[clip]), {}).setdefault(name, []).append(int(clip))
+    scored = {
+        (int(stimulus), name, tier): None
+        for name, (tiers, ids) in tables.items()
+        for stimulus, tier in zip(ids, tiers, strict=True)
+        if tier not in (TRAIN, UNUSED)
+    }
+    return [
+        Clash(other, tuple(clips), name, tier)
+        for stimulus, name, tier in scored
+        for other, clips in trained.get(stimulus, {}).items()
+        if other != name
+    ]
+
+
+def describe_clashes(clashes: Sequence[Clash]) -> str:
+    """Name the first three."""
+    more = f"; and {len(clashes) - 3} more" if len(clashes) > 3 else ""
+    return "; ".join(map(str, clashes[:3])) + more
+
+
+def settle_between(sessions: list[Session], leakage: Leakage) -> list[Session]:
+    """Apply a choice to stimuli that one session trains on and another scores; sessions share what they learn.
+
+    ``refuse`` raises; ``report`` adds a caution to the session that scores; ``drop`` leaves the clips out of training.
+
+    Raises:
+        DataError: the choice is ``refuse`` and there are such stimuli, or nothing is left to train on.
+    """
+    clashes = stimuli_between({session.name: (session.tiers, session.stimulus_ids) for session in sessions})
+    if clashes and leakage == "refuse":
+        raise DataError(
+            f"{describe_clashes(clashes)}: sessions share what they learn, and a score there would count memory as "
+            "prediction; set leakage to drop, which leaves these clips out of training, or to report, which goes on "
+            "with a caution"
+        )
+    change = _without if leakage == "drop" else _cautioned
+    return [change(session, clashes) for session in sessions]
+
+
+def _cautioned(session: Session, clashes: Iterable[Clash]) -> Session:
+    mine = [clash for clash in clashes if clash.scored == session.name]
+    told = (f"{describe_clashes(mine)}: scores there are too high",) if mine else ()
+    return replace(session, cautions=(*session.cautions, *told)) if told else session
+
+
+def _without(session: Session, clashes: Iterable[Clash]) -> Session:
+    out = {clip for clash in clashes if clash.trained == session.name for clip in clash.clips}
+    tiers = tuple(UNUSED if clip in out else tier for clip, tier in enumerate(session.tiers))
+    if TRAIN not in tiers:
+        raise DataError(
+            f"session '{session.name}' would have nothing left to train on: other sessions score all of its training "
+            "stimuli; read it alone, or set leakage to report"
+        )
+    return replace(session, tiers=tiers) if out else session

@@ -12,6 +12,7 @@ from neuroint.metrics.poisson_loss_null import poisson_loss_null
 from neuroint.registry import metrics
 
 NEEDS_REPEATS = False
+NEEDS_POSITIVE_RATES = True
 RANKS_MODELS = True
 
 

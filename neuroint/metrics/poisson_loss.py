@@ -10,6 +10,7 @@ from neuroint.metrics.moments import Moments
 from neuroint.registry import metrics
 
 NEEDS_REPEATS = False
+NEEDS_POSITIVE_RATES = True
 RANKS_MODELS = False
 
 

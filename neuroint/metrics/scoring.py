@@ -33,6 +33,11 @@ def ranks_models(name: str) -> bool:
     return bool(getattr(inspect.getmodule(metrics[name].factory), "RANKS_MODELS", False))
 
 
+def needs_positive_rates(name: str) -> bool:
+    """Say whether a metric is NaN for a neuron with a negative prediction (``NEEDS_POSITIVE_RATES`` in its file)."""
+    return bool(getattr(inspect.getmodule(metrics[name].factory), "NEEDS_POSITIVE_RATES", False))
+
+
 def why_unavailable(moments: Moments, name: str) -> str | None:
     """Say that a metric is NaN for every neuron because nothing was repeated; None where that is not the reason."""
     if needs_repeats(name) and not moments.has_repeats:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
+from neuroint import registry
 from neuroint.analysis.inference import (
     Comparison,
     Unit,
@@ -18,6 +18,7 @@ from neuroint.analysis.inference import (
     holm_correct,
 )
 from neuroint.analysis.snr import QUINTILES, gain_by_snr
+from neuroint.data.cautions import forbidden
 from neuroint.metrics.moments import Moments
 from neuroint.report.arms import model_metrics
 from neuroint.report.evidence import LOWER_IS_BETTER, TIER_WORDS, Evidence, ScoredRun
@@ -29,7 +30,6 @@ SAME, ACROSS = "same information", "information contrast"
 INFORMATION_CLASS = {"own_predictions": "stimulus"}
 # What a caution may forbid to conclude ("cells pooled over animals: no coupling"), by the slot that an arm changes.
 CONCLUSIONS = {"interaction": "coupling", "normalization": "normalization"}
-_FORBIDS = re.compile(r"^(?P<why>.+?):\s*no\s+(?P<what>\w[\w ]*)", re.IGNORECASE)
 _NOTHING = (float("nan"), float("nan"))
 Pair = tuple[ScoredRun, ScoredRun]
 
@@ -62,11 +62,12 @@ def contrast_arms(
         return []
     paired = {arm.name: pair_runs(evidence, arm.name, tier) for arm in arms if not arm.reference}
     found = {name: _compared(evidence, pair, tier) for name, pair in paired.items()}
-    corrected = holm_correct({name: comparison for name, (comparison, _, _) in found.items()})
+    blocked = {name: _blocked(evidence, name, cautions) for name in paired}
+    corrected = holm_correct({name: _barred(comparison, blocked[name]) for name, (comparison, *_) in found.items()})
     by_name = {arm.name: arm for arm in arms}
     contrasts = []
     for name, pair in paired.items():
-        about = _label(by_name[name], reference), _blocked(evidence, name, cautions)
+        about = _label(by_name[name], reference), blocked[name]
         contrasts.append(_contrast(evidence, pair, tier, corrected[name], *found[name][1:], *about))
     return contrasts
 
@@ -264,18 +265,30 @@ def _label(arm: ArmFindings, reference: ArmFindings) -> str:
 
 def _blocked(evidence: Evidence, arm: str, cautions: Sequence[str]) -> list[str]:
     """List what the data's cautions forbid to conclude from an arm that changes the slot in question."""
-    forbidden = [(match["what"].lower(), match["why"]) for text in cautions if (match := _FORBIDS.match(text))]
-    changed = [what for slot, what in CONCLUSIONS.items() if _component(evidence, arm, slot)]
-    return [
-        f"Says nothing about {subject}: {why}." for subject in changed for what, why in forbidden if subject in what
-    ]
+    told = [(subject, why) for text in cautions for subject, why in forbidden(text).items()]
+    changed = [subject for slot, subject in CONCLUSIONS.items() if _component(evidence, arm, slot)]
+    return [f"Says nothing about {subject}: {why}." for subject in changed for what, why in told if subject == what]
+
+
+def _barred(comparison: Comparison, blocked: Sequence[str]) -> Comparison:
+    """Keep a comparison from a verdict that the data forbid; it is then none of the contrasts that Holm counts."""
+    reasons = [f"{text[0].lower()}{text[1:].rstrip('.')}" for text in blocked]
+    known = [comparison.obstacle] if comparison.obstacle else []
+    return replace(comparison, obstacle="; ".join([*reasons, *known]))
 
 
 def _component(evidence: Evidence, arm: str, slot: str) -> bool:
-    """Whether an arm's component in a slot is another than the reference's."""
+    """Whether an arm's component in a slot is another than the reference's; interactions count if one couples cells."""
     key = f"{slot}.name"
-    named = [
-        {run.params.get(key) for run in evidence.record.runs.values() if run.arm == name}
+    ours, theirs = (
+        {str(run.params.get(key, "none")) for run in evidence.record.runs.values() if run.arm == name}
         for name in (arm, evidence.asked.reference)
-    ]
-    return bool(named[0]) and named[0] != named[1]
+    )
+    changed = bool(ours) and ours != theirs
+    return changed and (slot != "interaction" or any(map(_couples, ours | theirs)))
+
+
+def _couples(interaction: str) -> bool:
+    """Whether an interaction mixes neurons, other than a neuron's own past; one that is not installed is taken to."""
+    known = registry.interactions
+    return interaction not in known.names() or known[interaction].factory.reads.population

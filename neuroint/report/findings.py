@@ -121,7 +121,7 @@ class Contrast:
         differences: seeds x units, mean over neurons.
         improved: share of neurons whose score, averaged over seeds, is higher.
         other_metrics: mean difference of every other score, oriented as the arm's minus the reference's.
-        blocked: conclusions that the data's cautions forbid.
+        blocked: conclusions that the data's cautions forbid; the verdict is then not_testable.
     """
 
     arm: str

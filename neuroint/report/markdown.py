@@ -9,7 +9,7 @@ from neuroint.data.base import DEV_TEST, FINAL_TEST
 from neuroint.report import tables
 from neuroint.report.findings import Findings
 from neuroint.report.tables import Table
-from neuroint.report.wording import answer, by_snr, for_whom, sample, words_of
+from neuroint.report.wording import answer, at_odds, by_snr, for_whom, sample, words_of
 
 
 def markdown(findings: Findings) -> str:
@@ -50,13 +50,13 @@ def _tables(findings: Findings) -> list[Table]:
 
 def _verdicts(findings: Findings) -> list[str]:
     return [
-        " ".join([f"{c.arm}: {words_of(c).word} ({c.label}).", c.sentence, *_whom(c), *c.blocked])
+        " ".join([f"{c.arm}: {words_of(c).word} ({c.label}).", c.sentence, *_whom(c)])
         for c in findings.of_tier(DEV_TEST)
     ]
 
 
 def _whom(contrast) -> list[str]:
-    return [f"{text}." for text in (for_whom(contrast), by_snr(contrast)) if text]
+    return [f"{text}." for text in (for_whom(contrast), by_snr(contrast), at_odds(contrast)) if text]
 
 
 def _bullets(title: str, lines: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from neuroint.report.neuron_figures import MOST_MAPS, draw_neurons
 from neuroint.report.style import CSS
 from neuroint.report.svg import Panel
 from neuroint.report.tables import Table
-from neuroint.report.wording import answer, counted, for_whom, interval, p_value, sample, signed, words_of
+from neuroint.report.wording import answer, at_odds, counted, for_whom, interval, p_value, sample, signed, words_of
 
 _LONG_WORD = 30  # characters
 # Nothing may be loaded or run, whatever a name or a traceback holds.
@@ -78,13 +78,12 @@ def _verdicts(findings: Findings) -> str:
 def _card(contrast: Contrast) -> str:
     words = words_of(contrast)
     label = '<span class="label">information contrast: not ranked</span>' if contrast.label == ACROSS else ""
-    blocked = "".join(f"<p><strong>{escape(text)}</strong></p>" for text in contrast.blocked)
     sentence = "" if contrast.obstacle else f'<p class="soft">{escape(contrast.sentence)}</p>\n'
     return (
         f'<article class="card {contrast.verdict}">\n'
         f'<p><span class="badge">{words.mark} {words.word}</span> {label}</p>\n'
         f"<h3>{escape(contrast.arm)} {words.says} {escape(contrast.reference)}</h3>\n{_size(contrast)}{_whom(contrast)}"
-        f"{blocked}{sentence}</article>"
+        f"{sentence}</article>"
     )
 
 
@@ -103,9 +102,10 @@ def _whom(contrast: Contrast) -> str:
     if contrast.snr.unavailable:
         return many if contrast.obstacle else many + f"<p>Not split by SNR: {escape(contrast.snr.unavailable)}.</p>\n"
     fifths = "".join(f"<span>{signed(gain, 3)}</span>" for gain in contrast.snr.gain)
+    odds = f"<p>{escape(text)}.</p>\n" if (text := at_odds(contrast)) else ""
     return (
         f"{many}<p>Gain in explainable variance, noisiest to most reliable fifth of neurons:</p>\n"
-        f'<div class="fifths">{fifths}</div>\n'
+        f'<div class="fifths">{fifths}</div>\n{odds}'
     )
 
 

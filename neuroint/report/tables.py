@@ -46,7 +46,7 @@ def _overview_row(arm: ArmFindings, scores: MetricScores | None, contrast: Contr
     return [
         arm.name,
         statuses(arm.trials, ("failed", "diverged", "running")),
-        number(arm.mean_validation if arm.mean_validation is not None else arm.best_validation),
+        number(arm.mean_validation),  # the best of the search is no match for means over fresh seeds
         number(scores.all.mean if scores and scores.all else None),
         *(number(fifth.mean if fifth else None) for fifth in fifths),
         *last,

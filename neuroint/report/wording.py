@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import median
 
 from neuroint.report.contrasts import ACROSS
 from neuroint.report.evidence import TIER_WORDS
 from neuroint.report.findings import Contrast, Findings
 
+CORRELATIONS = ("single_trial_correlation", "correlation_to_average", "cc_norm")  # blind to the scale of rates
 _SPELLED_OUT = 3  # contrasts; more are grouped by verdict
 NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
@@ -29,10 +31,13 @@ VERDICTS = {
     "not_testable": VerdictWords("?", "not testable", "could not be compared with"),
 }
 WORSE = VerdictWords("✗", "not supported", "predicts worse than")
+BLOCKED = VerdictWords("?", "not testable here", "cannot be judged on this data against")
 
 
 def words_of(contrast: Contrast) -> VerdictWords:
     """Words for a contrast; a difference that is surely negative is said to be one."""
+    if contrast.blocked:
+        return BLOCKED
     worse = contrast.verdict == "not_supported" and contrast.p < contrast.alpha and contrast.difference < 0
     return WORSE if worse else VERDICTS[contrast.verdict]
 
@@ -108,7 +113,8 @@ def answer(findings: Findings, tier: str) -> str:
 def _clause(contrast: Contrast) -> str:
     sure = "" if contrast.obstacle else f" ({signed(contrast.difference)}, {interval(contrast)})"
     more = ", reading other information" if contrast.label == ACROSS else ""
-    return f"{contrast.arm} {words_of(contrast).says} {contrast.reference}{sure}{more}."
+    barred = f" ({contrast.obstacle})" if contrast.blocked else ""
+    return f"{contrast.arm} {words_of(contrast).says} {contrast.reference}{sure}{more}{barred}."
 
 
 def for_whom(contrast: Contrast) -> str:
@@ -116,6 +122,19 @@ def for_whom(contrast: Contrast) -> str:
     if not contrast.neurons or not math.isfinite(contrast.improved):
         return ""
     return f"Higher in {contrast.improved:.0%} of {counted(contrast.neurons, 'neuron')}"
+
+
+def at_odds(contrast: Contrast) -> str:
+    """Say why the gain in explainable variance and the correlation disagree in sign, or such a gain exceeds 1."""
+    selecting = contrast.metric in CORRELATIONS
+    correlation = contrast.difference if selecting else contrast.other_metrics.get(CORRELATIONS[0], math.nan)
+    gains = [gain for gain in contrast.snr.gain if math.isfinite(gain)]
+    if not gains or not math.isfinite(correlation) or (median(gains) * correlation >= 0 and max(map(abs, gains)) <= 1):
+        return ""
+    return (
+        f"This gain counts squared errors, correlation ({signed(correlation)}) does not: that the two disagree, or "
+        "that a gain exceeds 1, can come from rates of one model that are badly scaled"
+    )
 
 
 def by_snr(contrast: Contrast) -> str:

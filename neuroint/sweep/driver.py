@@ -59,6 +59,7 @@ def run_sweep(
     sweep, uri = rooted(sweep), tracking_uri or default_uri(folder.parent)
     check_claim(folder, sweep, resume)
     sessions = open_data(sweep.data)
+    _check_data(folder, sessions)
     arms = summarize_arms(sweep, sessions)
     check_reachable(uri)
     with cluster(sweep.resources, cpus) as capacity, claimed(folder, sweep):
@@ -67,6 +68,25 @@ def run_sweep(
         with follow(folder / "journal.jsonl", style, sweep):
             status, message = _phases(Sweeper(sweep, folder, tags, capacity))
         return _end(folder, status, message, uploader)
+
+
+def _check_data(folder: Path, sessions: list[Session]) -> None:
+    """Refuse to go on with other recordings than those a sweep began with, whose scores cannot be compared.
+
+    Raises:
+        ValueError: says what both are.
+    """
+    file = folder / "journal.jsonl"
+    began = SweepRecord.from_journal(file).tags.get("data_hash") if file.exists() else None
+    if began not in (None, now := _data_hash(sessions)):
+        raise ValueError(
+            f"{folder} began with recordings of hash {began}, and those under the same path have {now} now; "
+            "put the former ones back, or start anew with another --name"
+        )
+
+
+def _data_hash(sessions: list[Session]) -> str:
+    return ",".join(session.fingerprint[:16] for session in sessions)
 
 
 def _prepare(sweep: SweepConfig, folder: Path, sessions: list[Session], uri: str) -> Uploader:
@@ -129,7 +149,8 @@ def unlock(folder: Path, reason: str, *, tracking_uri: str | None = None, cpus: 
     chosen = [run for runs in representatives(record, list(sweep.arms)).values() for run in runs]
     if reads and all(is_scored(run, FINAL_TEST) for run in chosen):
         raise ValueError(f"the final test was read already ({reads[0]['reason']!r}); it is unlocked once in a sweep")
-    missing = [s.name for s in open_data(sweep.data) if not len(s.clips(FINAL_TEST))]
+    _check_data(folder, sessions := open_data(sweep.data))
+    missing = [s.name for s in sessions if not len(s.clips(FINAL_TEST))]
     if missing:
         raise ValueError(f"sessions without final test clips: {', '.join(missing)}; there is nothing to unlock")
     uri = tracking_uri or default_uri(folder.parent)
@@ -158,7 +179,7 @@ def sweep_tags(sweep: SweepConfig, sessions: list[Session]) -> dict[str, str]:
         "question": sweep.question,
         "reference": sweep.reference,
         "sessions": ",".join(session.name for session in sessions),
-        "data_hash": ",".join(session.fingerprint[:16] for session in sessions),
+        "data_hash": _data_hash(sessions),
         "cautions": " | ".join(dict.fromkeys(c for session in sessions for c in session.cautions)),
         "score_metric": sweep.score.metric,
         **provenance(),
@@ -172,7 +193,7 @@ def arm_tags(arm: ArmSummary, sessions: list[Session]) -> dict[str, str]:
         "causal": str(arm.causal),
         "parameters": str(arm.parameters),
         "sessions": ",".join(session.name for session in sessions),
-        "data_hash": ",".join(session.fingerprint[:16] for session in sessions),
+        "data_hash": _data_hash(sessions),
         **provenance(),
     }
 

@@ -248,6 +248,21 @@ def _check_frames(config: TrialConfig, sessions: list[Session], model: Populatio
             evaluation_plan([session], tier, batch_size=1, lead=lost)
 
 
+def untestable(sessions: list[Session]) -> str:
+    """Say that dev-test has one stimulus, over which no contrast can be tested; empty where it has more.
+
+    Verdicts cross seeds with animals, and with the held-out stimuli or blocks where all sessions are of one animal.
+    """
+    counts = [len(session.repeats(DEV_TEST)) for session in sessions]
+    units = counts[0] if len(set(counts)) == 1 else sum(counts)
+    if len({session.animal for session in sessions}) > 1 or units > 1:
+        return ""
+    return (
+        f"no verdict can be tested: dev-test of '{sessions[0].name}' has {units} stimulus or block and at least 2 are "
+        "needed, better 5 or more; lower split.block_frames of a continuous recording, or raise split.dev_test"
+    )
+
+
 def _metric_faults(sweep: SweepConfig, sessions: list[Session]) -> list[str]:
     """List sessions whose validation tier has no repeats, if the score that selects needs them."""
     from neuroint.metrics.scoring import needs_repeats

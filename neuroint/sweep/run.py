@@ -21,7 +21,7 @@ from neuroint.seeding import derive
 from neuroint.sweep.outcome import refusal_behind
 from neuroint.sweep.proposals import Jobs, Proposals, open_study
 from neuroint.sweep.samplers import ARMS, REFERENCE, budget
-from neuroint.sweep.selection import ArmError, best_runs
+from neuroint.sweep.selection import ArmError, best_runs, distinct
 from neuroint.sweep.stopping import make_stopping
 from neuroint.sweep.trial import job_of, run_trial
 from neuroint.sweep.watch import RunFiles, Watch
@@ -89,12 +89,13 @@ class Sweeper:
         self._experiment(stage, Proposals(studies, files.resume_from), stopping, record)
 
     def _confirm_jobs(self, record: SweepRecord, arm: str) -> list[TrialConfig]:
-        """The runs of an arm that are to be confirmed and did not end yet; none of an arm without a usable trial."""
+        """The runs that are to confirm an arm and did not end yet; none of an arm without a usable trial."""
         try:
-            best = best_runs(record, arm)[: self.sweep.confirm.top]
+            best = best_runs(record, arm)
         except ArmError:
             return []  # its reason is told when the arms are scored
-        found = [self._confirm_job(arm, i, run, k) for i, run in enumerate(best) for k in range(self._seeds())]
+        chosen = distinct(best, self.sweep.arms[arm].distributions)[: self.sweep.confirm.top]
+        found = [self._confirm_job(arm, i, run, k) for i, run in enumerate(chosen) for k in range(self._seeds())]
         ended = {run.key for run in record.runs.values() if run.status in ("finished", "diverged")}
         return [job for job in found if job.key not in ended]
 

@@ -17,7 +17,7 @@ from neuroint.data.base import DEV_TEST, VALIDATION
 from neuroint.fit import WEIGHTS_FILE
 from neuroint.metrics.moments import Moments
 from neuroint.results import write_moments
-from neuroint.runtime import LocalRuntime
+from neuroint.runtime import LocalRuntime, device_for
 from neuroint.sweep.interruption import stop_if_asked
 from neuroint.sweep.selection import ArmError, best_runs, representatives
 from neuroint.tracking.journal import Journal, RunRecord, SweepRecord
@@ -135,4 +135,5 @@ def _score(plain: dict[str, Any], weights: bytes, tiers: tuple[str, ...]) -> dic
     with tempfile.TemporaryDirectory(prefix="neuroint-") as folder:
         file = Path(folder) / WEIGHTS_FILE
         file.write_bytes(weights)
-        return {tier: score_weights(config, open_data(config.data), file, LocalRuntime(), tier) for tier in tiers}
+        runtime = LocalRuntime(device=device_for(config.resources.gpus_per_worker))
+        return {tier: score_weights(config, open_data(config.data), file, runtime, tier) for tier in tiers}

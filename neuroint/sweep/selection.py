@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 from neuroint.tracking.journal import RunRecord, SweepRecord
@@ -26,11 +29,34 @@ def best_runs(record: SweepRecord, arm: str, stage: str = "") -> list[RunRecord]
     """
     start = f"{stage}-{arm}-" if stage else ""
     tuned = [r for r in record.runs.values() if r.arm == arm and r.phase == "tune" and r.key.startswith(start)]
-    usable = [r for r in tuned if r.status in ("finished", "stopped") and np.isfinite(r.metrics.get(METRIC, np.nan))]
+    usable = [r for r in tuned if r.status in ("finished", "stopped") and _is_scored(r)]
     if not usable:
         why = "; ".join(f"{run.key} {run.status}: {_last_line(run)}" for run in tuned)
         raise ArmError(f"arm '{arm}' has no usable run among {len(tuned)} trials ({why or 'none was started'})")
     return sorted(usable, key=lambda run: (run.status == "finished", run.metrics[METRIC]), reverse=True)
+
+
+def distinct(runs: Sequence[RunRecord], searched: Iterable[str]) -> list[RunRecord]:
+    """Keep the first run of every configuration: the reference's optimum is tried again in the next stage.
+
+    Args:
+        runs: of one arm, the best first.
+        searched: the parameters that differ between them.
+    """
+    paths, first = list(searched), {}
+    for run in runs:
+        first.setdefault(json.dumps([run.params[path] for path in paths]), run)
+    return list(first.values())
+
+
+def _is_scored(run: RunRecord) -> bool:
+    """Whether a validation score is known: an undefined one compares as neither better nor worse."""
+    return bool(np.isfinite(run.metrics.get(METRIC, np.nan)))
+
+
+def _state(run: RunRecord) -> str:
+    undefined = run.status == "finished" and not _is_scored(run)
+    return f"{run.key} {run.status}" + (", its score is undefined" if undefined else "")
 
 
 def _last_line(run: RunRecord) -> str:
@@ -50,9 +76,9 @@ def representatives(record: SweepRecord, arms: list[str]) -> dict[str, list[RunR
         for run in record.runs.values():
             if run.arm == arm and run.phase == "confirm":
                 groups.setdefault(run.key.rsplit("-s", 1)[0], []).append(run)
-        whole = [runs for runs in groups.values() if all(run.status == "finished" for run in runs)]
+        whole = [runs for runs in groups.values() if all(run.status == "finished" and _is_scored(run) for run in runs)]
         if not whole:
-            states = "; ".join(f"{run.key} {run.status}" for runs in groups.values() for run in runs)
+            states = "; ".join(_state(run) for runs in groups.values() for run in runs)
             raise ArmError(f"arm '{arm}' has no configuration confirmed with every seed ({states or 'none was run'})")
         chosen[arm] = max(whole, key=lambda runs: np.mean([run.metrics[METRIC] for run in runs]))
     return chosen

@@ -15,7 +15,7 @@ from neuroint.config import TrialConfig
 from neuroint.evaluation import DivergedError
 from neuroint.fit import STATE_FILE
 from neuroint.recordings import open_data
-from neuroint.runtime import LocalRuntime, Runtime, TrainWorkerRuntime, fit_on_workers
+from neuroint.runtime import LocalRuntime, Runtime, TrainWorkerRuntime, device_for, fit_on_workers
 from neuroint.train import train_trial
 
 WORKERS_FOLDER = "workers"  # beside the experiments, so that a run finds its checkpoints again under its own name
@@ -35,7 +35,8 @@ def run_trial(config: dict[str, Any]) -> None:
     with ExitStack() as stack:
         found = tune.get_checkpoint()
         last = stack.enter_context(found.as_directory()) if found else config.get("resume_from")
-        fit_here(job, LocalRuntime(on_report=_report_to_tune, resume_from=Path(last) if last else None))
+        device = device_for(job.resources.gpus_per_worker)
+        fit_here(job, LocalRuntime(_report_to_tune, Path(last) if last else None, device))
 
 
 def fit_here(job: TrialConfig, runtime: Runtime) -> None:

@@ -230,3 +230,9 @@ def test_differences_per_stimulus_average_to_the_difference_of_the_score():
         ]
         np.testing.assert_allclose(got.mean(axis=1), direct, atol=0.01)
         assert compare(got, 0.01, unit="stimulus").verdict == "supported"
+
+
+def test_a_negative_difference_is_written_with_a_true_minus_sign():
+    sentence = compare(np.array([[-0.1, -0.2], [-0.12, -0.19]]), 0.005).sentence
+    assert "difference \N{MINUS SIGN}0.1525 (95% interval \N{MINUS SIGN}" in sentence
+    assert " -" not in sentence

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import pickle
+import re
 import warnings
 import zipfile
 from collections import Counter
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from neuroint.data.base import TRAIN, DataError
 from neuroint.data.mapping import ArrayMapping, parse_mapping
 from neuroint.data.readers import arrays
-from neuroint.data.readers.arrays import read_arrays
+from neuroint.data.readers.arrays import faults, read_arrays
 
 SPLIT = {"block_frames": 20, "gap_frames": 5, "final_test_at": "end"}
 MOVIE = {"video": "movie", "responses": "spikes", "split": SPLIT}
@@ -227,6 +228,36 @@ def test_video_repeated_across_tiers_is_refused_and_may_be_reported(tmp_path):
     refused(tmp_path, contents, MOVIE, match)
     session = read(tmp_path, contents, MOVIE | {"leakage": "report"})
     assert any("in train and in final_test" in caution for caution in session.cautions)
+
+
+def two_recordings(folder, first, second, mapping, **other):
+    """Save two animals' recordings with a mapping each, which differ in ``other``; returns their folder."""
+    for name, contents, more in (("a", first, {}), ("b", second, other)):
+        saved(folder, contents, f"{name}.npz")
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(mapping | {"animal": "who"} | more))
+    return folder
+
+
+def test_video_that_one_recording_trains_on_and_another_scores_is_refused_and_may_be_reported(tmp_path):
+    first, second = (movie(600, seed=seed) | {"who": np.array(f"M{seed}")} for seed in (1, 2))
+    second["movie"][-70:-5] = first["movie"][3:68]
+    folder = two_recordings(tmp_path, first, second, MOVIE)
+    match = r"session 'a' trains on what session 'b' scores: \d+ stretches of \d+ frames of video in final_test"
+    with pytest.raises(DataError, match=match):
+        read_arrays(folder)
+    assert [bool(re.search(match, fault)) for fault in faults(folder)] == [True]
+    two_recordings(tmp_path, first, second, MOVIE | {"leakage": "report"})
+    trained, scored = read_arrays(folder)
+    assert (trained.cautions, len(scored.cautions)) == ((), 1)
+    assert scored.cautions[0].endswith("scores there are too high")
+
+
+def test_two_recordings_of_the_same_images_need_the_same_split(tmp_path):
+    first, second = (pictures(seed=1) | {"who": np.array(name)} for name in ("M1", "M2"))
+    assert len(read_arrays(two_recordings(tmp_path, first, second, PICTURES))) == 2
+    folder = two_recordings(tmp_path, first, second, PICTURES, split={"seed": 5})
+    with pytest.raises(DataError, match=r"session 'b' trains on what session 'a' scores: .*give .* the same split"):
+        read_arrays(folder)
 
 
 def test_a_gray_screen_in_every_tier_is_no_leakage(tmp_path):
@@ -554,6 +585,18 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, changed, mapping, match):
     refused(tmp_path, changed(movie()), MOVIE | mapping, match)
 
 
+def test_nan_in_behavior_is_refused_over_time_even_where_responses_are_nan_too(tmp_path):
+    contents = movie() | {"run": np.r_[np.zeros(200), np.full(9, np.nan), np.ones(191)]}
+    contents["spikes"] = np.where(np.isnan(contents["run"])[:, None], np.nan, contents["spikes"])
+    refused(tmp_path, contents, MOVIE | {"behavior": "run"}, "behavior 'run' has NaN.* first in row 200; .*interpolate")
+
+
+def test_nan_in_behavior_of_an_image_that_was_not_shown_is_read(tmp_path):
+    contents = pictures() | {"run": np.random.default_rng(0).normal(size=(20, 3, 1))}
+    contents["responses"][4, 2] = contents["run"][4, 2] = np.nan
+    assert len(read(tmp_path, contents, PICTURES | {"behavior": "run"}).tiers) == 59
+
+
 def test_nan_in_the_video_is_refused_and_the_frame_is_named(tmp_path):
     contents = movie()
     contents["movie"] = contents["movie"].astype(np.float32)
@@ -565,6 +608,23 @@ def test_images_without_any_response_are_refused(tmp_path):
     contents = pictures()
     contents["responses"][:] = np.nan
     refused(tmp_path, contents, PICTURES, "nothing but NaN")
+
+
+def test_a_scored_tier_whose_responses_are_all_zero_is_refused(tmp_path):
+    contents = movie()
+    contents["spikes"][320:] = 0  # the last fifth is the final test
+    told = r"rec.npz.*\(4 of 4 of the tier final_test\) are all zero and would be scored; leave out"
+    refused(tmp_path, contents, MOVIE, told)
+    contents["spikes"][399, 1] = 1
+    read(tmp_path, contents, MOVIE)
+
+
+def test_images_whose_scored_responses_are_all_zero_are_refused(tmp_path):
+    contents = pictures()
+    session = read(tmp_path, contents, PICTURES)
+    contents["responses"][:, 0] = np.nan
+    contents["responses"][session.source.rows[session.clips("dev_test")]] = 0
+    refused(tmp_path, contents, PICTURES, r"\(6 of 6 of the tier dev_test\) are all zero and would be scored")
 
 
 def test_faults_lists_what_is_wrong_with_each_file(tmp_path):

@@ -264,17 +264,13 @@ def test_others_may_be_read_at_the_same_bin_and_with_a_lag():
 
 def test_a_design_that_reads_records_is_refused_where_none_are_offered():
     config = make_config(**CORE, interaction={"name": "full_coupling", "fed": "recorded"})
-    with pytest.raises(
-        MissingFactError, match=r"reads recorded activity, which the data does not offer; set"
-    ):
+    with pytest.raises(MissingFactError, match=r"reads recorded activity, which the data does not offer; set"):
         build_model(config.specs, facts_of([make_session()]))
 
 
 def test_a_design_fed_with_its_own_neurons_records_is_refused_where_others_are_offered():
     config = make_config(**CORE, interaction={"name": "full_coupling", "fed": "recorded"})
-    with pytest.raises(
-        ValueError, match=r"session 'one': a stage fed with .* the very neurons it predicts"
-    ):
+    with pytest.raises(ValueError, match=r"session 'one': a stage fed with .* the very neurons it predicts"):
         build_model(config.specs, facts_of([observe_others(make_session(), 0.5, 0)]))
 
 

@@ -2,12 +2,13 @@
 
 import multiprocessing
 import pickle
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sensorium_folder import DYNAMIC_TIERS, write_dynamic
+from sensorium_folder import DYNAMIC_NAME, DYNAMIC_TIERS, write_dynamic
 
 from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, UNUSED, VALIDATION, Session
 from neuroint.data.readers.sensorium2023 import faults, looks_like, read_sensorium2023
@@ -216,6 +217,41 @@ def test_the_same_stimulus_in_two_tiers_is_refused_unless_told_otherwise(tmp_pat
     assert session.tiers[:2] == (TRAIN, VALIDATION)
     assert len(session.cautions) == 1
     assert any("the same stimulus was shown" in fault for fault in faults(folder))
+
+
+OTHER_NAME = "dynamic29623-4-9-Video-9b4f6a1a067fe51e15306b9628efea20"
+
+
+def write_two_that_share(tmp_path: Path, clip: int) -> None:
+    """Two animals; the second was shown, in one clip, what the first saw in its first training clip."""
+    for name, seed in ((DYNAMIC_NAME, 1), (OTHER_NAME, 2)):
+        write_dynamic(tmp_path, name=name, seed=seed)
+    first, second = (tmp_path / name / "data/videos" for name in (DYNAMIC_NAME, OTHER_NAME))
+    shutil.copy(first / "0.npy", second / f"{clip}.npy")
+
+
+def test_what_one_animal_is_trained_on_and_another_scored_on_is_refused_unless_told_otherwise(tmp_path):
+    write_two_that_share(tmp_path, clip=DYNAMIC_TIERS.index("live_test_main"))
+    match = r"'dynamic29515-10-12' trains on a stimulus \(clip 0\) that session 'dynamic29623-4-9' scores in dev_test"
+    with pytest.raises(ValueError, match=match):
+        read_sensorium2023(tmp_path)
+    trained, scored = read_sensorium2023(tmp_path, leakage="drop")
+    assert (trained.tiers[0], scored.tiers[0], scored.cautions) == (UNUSED, TRAIN, ())
+    trained, scored = read_sensorium2023(tmp_path, leakage="report")
+    assert (trained.tiers[0], len(trained.cautions), len(scored.cautions)) == (TRAIN, 0, 1)
+    (fault,) = faults(tmp_path)
+    assert re.search(match, fault)
+
+
+def test_two_animals_may_be_trained_on_the_same_stimulus_and_scored_on_the_same(tmp_path):
+    write_two_that_share(tmp_path, clip=0)
+    oracle = DYNAMIC_TIERS.index("oracle")
+    for clip in (i for i, tier in enumerate(DYNAMIC_TIERS) if tier == "oracle"):
+        shutil.copy(
+            tmp_path / DYNAMIC_NAME / f"data/videos/{oracle}.npy", tmp_path / OTHER_NAME / f"data/videos/{clip}.npy"
+        )
+    assert len(read_sensorium2023(tmp_path)) == 2
+    assert faults(tmp_path) == []
 
 
 def test_a_fingerprint_follows_the_data_and_not_the_place(tmp_path, folder, session):

@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, UNUSED, VALIDATION, DataError
-from neuroint.data.splits import settle_leakage, split_by_stimulus, stimuli_in_several_tiers
+from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, UNUSED, VALIDATION, Clip, DataError, Facts, Session
+from neuroint.data.splits import (
+    settle_between,
+    settle_leakage,
+    split_by_stimulus,
+    stimuli_between,
+    stimuli_in_several_tiers,
+)
 
 
 @given(
@@ -79,3 +85,57 @@ def test_leakage_can_be_dropped_from_the_less_protected_tier():
 def test_repeats_within_a_tier_and_unused_clips_are_no_leakage():
     tiers = (TRAIN, TRAIN, UNUSED)
     assert settle_leakage(tiers, np.array([1, 1, 1]), "refuse") == (tiers, ())
+
+
+def recorded(name: str, tiers: tuple[str, ...], ids: list[int]) -> Session:
+    """A session of which only the table of clips matters."""
+    facts = Facts(1, (1, 2, 2), np.ones(1, np.float32), 1)
+    return Session(name, name, facts, tiers, np.ones(len(ids), np.int64), np.array(ids), source=Nothing())
+
+
+class Nothing:
+    """A source that is not read."""
+
+    def read(self, clip: int, start: int, frames: int) -> Clip:
+        raise AssertionError("tiers are settled without reading clips")
+
+
+def test_what_one_session_trains_on_and_another_scores_is_refused_and_named():
+    sessions = [recorded("a", (TRAIN, TRAIN, DEV_TEST), [1, 2, 3]), recorded("b", (TRAIN, VALIDATION), [4, 2])]
+    with pytest.raises(
+        DataError, match=r"session 'a' trains on a stimulus \(clip 1\) that session 'b' scores in validation.*drop"
+    ):
+        settle_between(sessions, "refuse")
+
+
+def test_sessions_may_share_stimuli_within_a_tier_and_between_scored_tiers():
+    sessions = [
+        recorded("a", (TRAIN, DEV_TEST, FINAL_TEST), [1, 2, 3]),
+        recorded("b", (TRAIN, DEV_TEST, VALIDATION), [1, 2, 3]),
+        recorded("c", (UNUSED, TRAIN), [2, 9]),
+    ]
+    assert settle_between(sessions, "refuse") == sessions
+
+
+def test_a_clash_within_one_session_is_not_told_again():
+    assert stimuli_between({"a": ((TRAIN, DEV_TEST), np.array([1, 1])), "b": ((TRAIN,), np.array([2]))}) == []
+
+
+def test_a_clash_between_sessions_can_be_reported_as_a_caution_of_the_one_that_scores():
+    sessions = [recorded("a", (TRAIN, TRAIN), [1, 2]), recorded("b", (TRAIN, FINAL_TEST), [4, 2])]
+    trained, scored = settle_between(sessions, "report")
+    assert trained == sessions[0]
+    assert scored.tiers == sessions[1].tiers
+    assert "scores there are too high" in scored.cautions[0]
+
+
+def test_a_clash_between_sessions_can_be_dropped_from_training():
+    sessions = [recorded("a", (TRAIN, TRAIN), [1, 2]), recorded("b", (TRAIN, FINAL_TEST), [4, 2])]
+    trained, scored = settle_between(sessions, "drop")
+    assert (trained.tiers, scored) == ((TRAIN, UNUSED), sessions[1])
+
+
+def test_dropping_all_that_a_session_trains_on_is_refused():
+    sessions = [recorded("a", (TRAIN, DEV_TEST), [2, 5]), recorded("b", (TRAIN, FINAL_TEST), [4, 2])]
+    with pytest.raises(DataError, match=r"session 'a' would have nothing left to train on"):
+        settle_between(sessions, "drop")

@@ -15,7 +15,8 @@ def given():
 
 def test_a_frame_weighs_and_sums_each_neurons_neighbors():
     values, neighbors, weights = given()
-    expected = [[sum(weights[i, k] * v[neighbors[i, k]] for k in range(3)) for i in range(6)] for v in values]
+    w, v, n = weights.tolist(), values.tolist(), neighbors.tolist()
+    expected = [[sum(w[i][k] * clip[n[i][k]] for k in range(3)) for i in range(6)] for clip in v]
     torch.testing.assert_close(frame_sum(values, neighbors, weights), torch.tensor(expected, dtype=torch.float64))
 
 

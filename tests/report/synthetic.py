@@ -33,6 +33,7 @@ class Sweep:
     failed: tuple[str, ...] = ()
     tags: dict = field(default_factory=dict)
     params: dict = field(default_factory=dict)
+    arm_params: dict = field(default_factory=dict)
     positions: bool = True
     score: dict = field(default_factory=dict)
     status: str | None = "finished"
@@ -102,6 +103,7 @@ def _params(sweep, arm, rate):
         "core.name": "linear",
         "seed": 1,
         **sweep.params,
+        **sweep.arm_params.get(arm, {}),
     }
 
 

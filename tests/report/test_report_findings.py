@@ -1,6 +1,7 @@
 """What a report concludes from sweeps whose truth is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from synthetic import Sweep, confirm_key, moments
 
 from neuroint.analysis.inference import compare
 from neuroint.metrics.single_trial_correlation import single_trial_correlation
-from neuroint.report import analyse
+from neuroint.report import analyse, tables
 from neuroint.report.neurons import NEURONS_FILE, read_neurons
+from neuroint.report.wording import answer, words_of
 
 
 def contrast(findings, arm="pool", tier="dev_test"):
@@ -151,12 +153,40 @@ def test_own_predictions_and_stimulus_are_one_class(sweep):
 
 
 def test_a_caution_blocks_the_conclusion_it_names_and_no_other(sweep):
-    tags = {"cautions": "cells pooled over animals: no normalization | bins unknown"}
+    tags = {"cautions": "cells pooled over animals: no coupling, no normalization | bins unknown"}
     findings = analyse(sweep(tags=tags))
-    assert findings.cautions == ["cells pooled over animals: no normalization", "bins unknown"]
+    assert findings.cautions == ["cells pooled over animals: no coupling, no normalization", "bins unknown"]
     assert contrast(findings).blocked == ["Says nothing about normalization: cells pooled over animals."]
     coupling = analyse(sweep("other", tags={"cautions": "cells pooled over animals: no coupling"}))
     assert contrast(coupling).blocked == [], "the arm changes normalization, not interaction"
+    assert contrast(coupling).verdict == "supported"
+
+
+def test_a_blocked_contrast_is_not_testable_here_in_verdict_sentence_and_headline(sweep):
+    findings = analyse(sweep(tags={"cautions": "cells pooled over animals: no normalization"}))
+    found, headline = contrast(findings), answer(findings, "dev_test")
+    reason = "says nothing about normalization: cells pooled over animals"
+    assert (found.verdict, words_of(found).word) == ("not_testable", "not testable here")
+    assert found.sentence == f"Not testable for animals like these: {reason}."
+    assert headline == f"pool cannot be judged on this data against none ({reason})."
+    assert np.isfinite(found.difference), "what was seen is still shown"
+    assert found.interval == pytest.approx((np.nan, np.nan), nan_ok=True)
+    assert tables.overview(findings).rows[1][-1] == "not testable here"
+
+
+def test_a_blocked_contrast_does_not_make_the_others_pay(sweep):
+    arms = {"none": 0.5, "pool": 0.3, "attention": 0.5}
+    params = {"attention": {"normalization.name": "none", "interaction.name": "attention"}}
+    findings = analyse(sweep(noise=arms, arm_params=params, tags={"cautions": "pooled: no coupling"}))
+    assert contrast(findings, "attention").verdict == "not_testable"
+    assert "Holm" not in contrast(findings).sentence, "one contrast is left"
+
+
+def test_no_coupling_says_nothing_against_a_neurons_own_past(sweep):
+    arms = {"none": 0.5, "pool": 0.3}
+    params = {"pool": {"normalization.name": "none", "interaction.name": "linear_autoregressive"}}
+    findings = analyse(sweep(noise=arms, arm_params=params, tags={"cautions": "pooled: no coupling"}))
+    assert contrast(findings).blocked == []
 
 
 def test_without_repeats_nothing_is_split_by_snr_and_the_reason_is_given(sweep):
@@ -186,6 +216,14 @@ def test_an_interrupted_sweep_says_that_nothing_was_compared(sweep):
     assert any("The sweep is interrupted" in text for text in findings.missing)
     assert any("No dev-test score" in text for text in findings.missing)
     assert findings.arms[0].best_validation is not None
+
+
+def test_an_arm_that_was_not_confirmed_shows_no_validation_score_beside_means_over_seeds(sweep):
+    found = analyse(sweep(failed=("pool",)))
+    findings = replace(found, arms=[replace(arm, best_validation=0.9) for arm in found.arms])
+    column = {row[0]: row[2] for row in tables.overview(findings, "dev_test").rows}
+    assert column["none"] == f"{findings.arms[0].mean_validation:.3f}"
+    assert column["pool"] == "\N{EN DASH}"
 
 
 def test_a_sweep_of_one_arm_compares_nothing(sweep):

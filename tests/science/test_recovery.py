@@ -1,4 +1,4 @@
-"""A corner of ``benchmarks/recovery.py``: right designs win their rows, and what is measured of a model is what it is."""
+"""A corner of ``benchmarks/recovery.py``: right designs win their rows, and measures are what they say."""
 
 import sys
 from pathlib import Path

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatch
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import PlainValidator
 
@@ -13,6 +14,7 @@ from neuroint.data.array_session import build_session
 from neuroint.data.array_store import ArrayStore
 from neuroint.data.base import DataError, Session
 from neuroint.data.mapping import ARRAY_ROLES, ArrayMapping, parse_mapping
+from neuroint.data.shown import Shown, shared_between
 from neuroint.registry import readers
 
 Mapped = Annotated[
@@ -54,27 +56,60 @@ def read_arrays(path: Path, *, mapping: Mapped = None, files: str = EVERY) -> li
 
     Raises:
         DataError: every fault of names, axes and counts at once; then NaN in what was shown, neurons without responses,
-            constant inputs that cannot be z-scored, the same video in two tiers, a recording too short to be split.
+            a scored tier whose responses are all zero, constant inputs that cannot be z-scored, the same video in two
+            tiers of a recording, or trained on in one recording and scored in another, a recording too short to be
+            split.
     """
-    found = _recordings(path, files)
-    sessions = [_read(file, mapping) for file in found]
-    if len(found) > 1 and any(_mapping(file, mapping).animal is None for file in found):
+    named = _recordings(path, files)
+    found = [_read(file, mapping) for file in named]
+    if len(named) > 1 and any(recording.mapping.animal is None for recording in found):
         raise DataError(
-            f"'{path}' holds {len(found)} recordings, and the animal is the unit of inference: set 'animal' in the "
+            f"'{path}' holds {len(named)} recordings, and the animal is the unit of inference: set 'animal' in the "
             "mapping to its name, to an array in each file that holds it, or to '{file}' if each is of another animal"
         )
-    return sessions
+    return _settled(found)
 
 
 def faults(path: Path, *, mapping: Mapped = None, files: str = EVERY) -> list[str]:
     """List what keeps each recording under a path from being read; empty when all is well."""
-    found = []
+    read, found = [], []
     for file in _recordings(path, files):
         try:
-            _read(file, mapping)
+            read.append(_read(file, mapping))
         except DataError as error:
             found.append(str(error))
-    return found
+    return found + [clash for recording in read for clash in _clashes(recording, read)]
+
+
+class _Recording(NamedTuple):
+    session: Session
+    shown: Shown | None
+    mapping: ArrayMapping
+
+
+def _settled(recordings: list[_Recording]) -> list[Session]:
+    """Refuse what one recording scores and another trains on, or make it a caution of the one that scores."""
+    sessions = []
+    for recording in recordings:
+        clashes = _clashes(recording, recordings)
+        if clashes and recording.mapping.leakage == "refuse":
+            raise DataError(
+                f"{'; '.join(clashes)}: sessions share what they learn, and a score there would count memory as "
+                "prediction; give the recordings the same split, leave one out, or set leakage: report to go on with "
+                "a caution"
+            )
+        cautions = tuple(f"{clash}: scores there are too high" for clash in clashes)
+        sessions.append(replace(recording.session, cautions=(*recording.session.cautions, *cautions)))
+    return sessions
+
+
+def _clashes(scored: _Recording, recordings: list[_Recording]) -> list[str]:
+    return [
+        f"session '{trained.session.name}' trains on what session '{scored.session.name}' scores: {found}"
+        for trained in recordings
+        if trained is not scored and trained.shown and scored.shown
+        for found in shared_between(trained.shown, scored.shown)
+    ]
 
 
 def _recordings(path: Path, pattern: str) -> list[Path]:
@@ -95,10 +130,10 @@ def _recordings(path: Path, pattern: str) -> list[Path]:
     return wanted
 
 
-def _read(path: Path, given: Mapped) -> Session:
+def _read(path: Path, given: Mapped) -> _Recording:
     try:
         mapping = _mapping(path, given)
-        return build_session(ArrayStore(path), mapping, _fingerprint(path, mapping))
+        return _Recording(*build_session(ArrayStore(path), mapping, _fingerprint(path, mapping)), mapping)
     except DataError as error:
         raise DataError(f"'{path}': {error}") from error
 

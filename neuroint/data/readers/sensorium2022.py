@@ -64,8 +64,8 @@ def read_sensorium2022(
         split_seed: of the tiers that replace withheld ones.
         withheld_fraction: share of the training images that replaces each scored tier that has no clips or only
             responses that are all zero. 0 replaces nothing.
-        leakage: ``refuse`` an image shown in two tiers, ``report`` it as a caution, or ``drop`` its clips from the less
-            protected tier.
+        leakage: ``refuse`` an image shown in two tiers of a session, or trained on in one session and scored in
+            another, ``report`` it as a caution, or ``drop`` its clips from the less protected tier.
 
     Raises:
         ValueError: the scale does not fit the images.

@@ -64,8 +64,8 @@ def read_sensorium2023(
         split_seed: of the tiers that replace withheld ones.
         withheld_fraction: share of the training stimuli that becomes dev-test, and again final test, where those tiers
             have no clips or only responses that are all zero (and so for an absent oracle tier). 0 replaces nothing.
-        leakage: ``refuse`` a stimulus shown in two tiers, ``report`` it as a caution, or ``drop`` its clips from the
-            less protected tier.
+        leakage: ``refuse`` a stimulus shown in two tiers of a session, or trained on in one session and scored in
+            another, ``report`` it as a caution, or ``drop`` its clips from the less protected tier.
 
     Raises:
         DataError: no session, or one that cannot be used: missing or truncated files, unequal numbers of clips or

@@ -1,0 +1,28 @@
+"""What a plan knows of the end of a sweep before anything is trained."""
+
+from dataclasses import replace
+
+from worlds import make_session
+
+from neuroint.data.base import DEV_TEST, UNUSED
+from neuroint.sweep.planning import untestable
+
+
+def with_dev_test_stimuli(session, count):
+    kept = {int(group[0]) for group in session.repeats(DEV_TEST)[:count]}
+    tiers = [UNUSED if t == DEV_TEST and clip not in kept else t for clip, t in enumerate(session.tiers)]
+    return replace(session, tiers=tuple(tiers))
+
+
+def test_one_block_of_one_animal_is_said_to_leave_every_verdict_untested():
+    session = make_session()
+    one, two = (with_dev_test_stimuli(session, count) for count in (1, 2))
+    assert "dev-test of 'one' has 1 stimulus or block" in untestable([one])
+    assert "lower split.block_frames" in untestable([one])
+    assert untestable([two]) == ""
+
+
+def test_sessions_of_one_animal_are_tested_over_their_stimuli_and_animals_over_animals():
+    sessions = [with_dev_test_stimuli(make_session(name), 1) for name in ("a", "b")]
+    assert untestable(sessions) == ""
+    assert "1 stimulus or block" in untestable([replace(session, animal="m") for session in sessions])
