@@ -239,7 +239,7 @@ def _link_faults(arms: Mapping[str, Arm], metric: str) -> Iterator[str]:
         return
     for name, arm in arms.items():
         link = arm.tree["link"]["name"]
-        if not registry.links[link].factory.positive:
+        if not getattr(registry.links[link].factory, "positive", False):
             yield (
                 f"arms.{name}: link '{link}' can predict negative rates, and 'score.metric: {metric}' would leave such "
                 "neurons out of its mean; use link: softplus, or score.metric: single_trial_correlation"

@@ -29,6 +29,9 @@ What a stage computes from its parameters and the context alone, and what is the
 factors), it may offer as ``prepare(context) -> Any``; the model calls it once per call and hands the result on as
 ``context.prepared``. A stage reads it by ``prepared(self, context)``, which also works without a model.
 
+An interaction that relates no neuron to another says ``couples_neurons = False``: cautions against conclusions on
+coupling do not concern it.
+
 Any of them may have ``penalty() -> scalar``, which training adds to the loss, and ``off()``, which sets the strength of
 what it adds (pool, coupling, history) to zero.
 """

@@ -289,6 +289,6 @@ def _component(evidence: Evidence, arm: str, slot: str) -> bool:
 
 
 def _couples(interaction: str) -> bool:
-    """Whether an interaction mixes neurons, other than a neuron's own past; one that is not installed is taken to."""
+    """Whether an interaction relates neurons to each other; one that is not installed, or does not say, is taken to."""
     known = registry.interactions
-    return interaction not in known.names() or known[interaction].factory.reads.population
+    return interaction not in known.names() or getattr(known[interaction].factory, "couples_neurons", True)

@@ -251,3 +251,14 @@ def test_a_planted_stage_with_an_unused_parameter_is_caught():
     x = drive().requires_grad_()
     with pytest.raises(AssertionError, match=r"no gradient at all for \['idle'\]"):
         gradient_reaches(stage, lambda: stage(x, context()))
+
+
+@every_stage
+def test_an_interaction_that_says_it_couples_no_neurons_does_not(registry, name):
+    if getattr(registry[name].factory, "couples_neurons", True):
+        pytest.skip("it may couple neurons")
+    stage = perturbed(build(registry, name))
+    slopes = jacobian(stage).transpose(1, 2)
+    others = ~torch.eye(NEURONS, dtype=torch.bool)
+    assert (slopes[others] == 0).all()
+    assert stage.reads.information in ("stimulus", "own_predictions")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -54,6 +56,7 @@ class GatedRecurrent(nn.Module):
     Source: after the update gate of Cho et al. (2014), EMNLP, 1724-1734.
     """
 
+    couples_neurons: ClassVar[bool] = False
     strength: Tensor
 
     def __init__(

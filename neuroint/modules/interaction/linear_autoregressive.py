@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -37,6 +39,7 @@ class LinearAutoregressive(nn.Module):
     Source: the linear recurrence of Pillow et al. (2008), Nature 454, 995-999, fed with predictions.
     """
 
+    couples_neurons: ClassVar[bool] = False
     strength: Tensor
 
     def __init__(

@@ -15,6 +15,7 @@ from neuroint.registry import interactions
 class NoInteraction(nn.Module):
     """Hand the drive on as it is: the null of every interaction."""
 
+    couples_neurons: ClassVar[bool] = False
     reads: ClassVar[Reads] = Reads()
 
     def forward(

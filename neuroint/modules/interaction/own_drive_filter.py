@@ -33,6 +33,7 @@ class OwnDriveFilter(nn.Module):
     Source: the feed-forward twin of ``linear_autoregressive``; Pillow et al. (2008), Nature 454, 995-999.
     """
 
+    couples_neurons: ClassVar[bool] = False
     reads: ClassVar[Reads] = Reads()
     strength: Tensor
 
