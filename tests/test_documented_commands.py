@@ -6,8 +6,10 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+import yaml
 from sweeps import record_of, write_question
 from typer.testing import CliRunner
 
@@ -17,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHELLS = ("", "sh", "bash")
 OURS = ("neuroint", "make", "ray", "cluster/", "mlflow/")
 DOCUMENTS = {  # file: commands in it; raise the number with every one that is added
-    "README.md": 13,
+    "README.md": 14,
     "CONTRIBUTING.md": 3,
     "Makefile": 2,
     "docs/real_data.md": 4,
@@ -94,6 +96,7 @@ def call(monkeypatch, tmp_path):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(ROOT)
     places = {"PATH": tmp_path / "data", "FILE": tmp_path / "small.yaml", "SWEEP": tmp_path / "results" / "small"}
+    places["images.npz"] = tmp_path / "images.npz"
 
     def run(command: str) -> str:
         words = [str(places.get(word, word)) for word in words_of(command)]
@@ -106,6 +109,16 @@ def call(monkeypatch, tmp_path):
     return run
 
 
+def write_images(file: Path) -> None:
+    """Still images with repeats, and the mapping beside them."""
+    draw = np.random.default_rng(0)
+    images, responses = draw.normal(size=(60, 16, 16)), draw.poisson(2, size=(60, 4, 5))
+    np.savez(file, images=images.astype(np.float32), responses=responses.astype(np.float32))
+    mapping = {"images": {"array": "images", "axes": "stimulus height width"}}
+    mapping |= {"responses": {"array": "responses", "axes": "stimulus repeat neurons"}}
+    file.with_suffix(".yaml").write_text(yaml.safe_dump(mapping))
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
@@ -113,6 +126,7 @@ def test_the_commands_of_the_readme_do_what_it_says(call, tmp_path):
     few = "--set sessions=2 --set neurons=8 --set train_clips=4 --set stimuli=1 --set repeats=2"
     call(f"neuroint data simulate v1 PATH --preset tiny {few}")
     write_question(tmp_path / "small.yaml", data={"reader": "sensorium2023"})
+    write_images(tmp_path / "images.npz")
     readme = [c for c in commands("README.md") if not any(reason in c for reason in NEEDS_MORE)]
     said = {" ".join(command.split()[1:3]): call(command) for command in readme}
     expected = {
@@ -120,6 +134,7 @@ def test_the_commands_of_the_readme_do_what_it_says(call, tmp_path):
         "list interactions": "linear_autoregressive",
         "validate search_spaces": "search_spaces/v4.yaml: valid",
         "plan FILE": "hours of one worker",
+        "plan search_spaces/interactions.yaml": "hours of one worker",
         "run FILE": "sweep finished",
         "report SWEEP": str(tmp_path / "results" / "small"),
         "unlock SWEEP": "report:",

@@ -29,6 +29,7 @@ class _Prepared(NamedTuple):
     output: Float[Tensor, "heads neurons width"]
     query_of_drive: Float[Tensor, "heads feature"]
     key_of_drive: Float[Tensor, "heads feature"]
+    mask: Float[Tensor, "rows window"]
 
 
 @interactions.register("dynamic_attention")
@@ -114,7 +115,7 @@ class DynamicAttention(nn.Module):
         wide = (0, key.shape[-1] - value.shape[-1])
         slopes = self.query_of_drive / value.shape[-1] ** 0.5, self.key_of_drive
         slopes = (functional.pad(slope, wide) for slope in slopes)
-        return _Prepared(query, torch.cat([key, nobody], dim=1), value, self.strength * output, *slopes)
+        return _Prepared(query, torch.cat([key, nobody], dim=1), value, self.strength * output, *slopes, _mask(value))
 
     def forward(
         self, drive: Float[Tensor, "batch time neurons"], context: Context
@@ -122,8 +123,7 @@ class DynamicAttention(nn.Module):
         """Add what every neuron attends to, each frame by itself."""
         held = prepared(self, context)
         per_frame = 4 * held.key.numel() + 2 * held.query.numel()
-        parts = (_mask(held.value.shape[1], held.value), *held)
-        influence = over_frames(self._frames, per_frame, drive.flatten(0, 1), parts)
+        influence = over_frames(self._frames, per_frame, drive.flatten(0, 1), held)
         return drive + influence.unflatten(0, drive.shape[:2])
 
     def attention_map(
@@ -157,10 +157,9 @@ class DynamicAttention(nn.Module):
         wide = held.key.shape[-1] - held.value.shape[-1]
         return query, key, functional.pad(held.value * said, (0, wide, 0, 1))
 
-    def _frames(
-        self, drive: Float[Tensor, "frames neurons"], mask: Float[Tensor, "rows window"], *parts: Tensor
-    ) -> Float[Tensor, "frames neurons"]:
+    def _frames(self, drive: Float[Tensor, "frames neurons"], *parts: Tensor) -> Float[Tensor, "frames neurons"]:
         held = _Prepared(*parts)
+        mask = held.mask
         query, key, value = self._at(held, drive)
         n_neurons, width, found = drive.shape[1], held.output.shape[-1], []
         for start in range(0, n_neurons, ROWS):
@@ -176,12 +175,13 @@ def _all_or(chosen: Tensor | None, drive: Tensor) -> Tensor:
     return torch.arange(drive.shape[-1], device=drive.device) if chosen is None else chosen
 
 
-def _mask(n_neurons: int, like: Tensor) -> Float[Tensor, "rows window"]:
+def _mask(like: Float[Tensor, "heads neurons width"]) -> Float[Tensor, "rows window"]:
     """Make a table whose windows of n + 1 columns leave out the neuron that asks, each block's at a place of its own.
 
     Row r forbids column r + last, where last is the first neuron of the last block: the window of the block that
     begins at s starts at last - s.
     """
+    n_neurons = like.shape[1]
     rows = min(ROWS, n_neurons)
     last = rows * ((n_neurons - 1) // rows)
     width = -(-(last + n_neurons + 1) // 16) * 16

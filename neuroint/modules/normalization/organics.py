@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from neuroint.modules.base import Context, Reads, prepared
 from neuroint.modules.excitation import Excitation, Parent, inverse_softplus, strength
 from neuroint.modules.leaky import LeakyMemory
-from neuroint.modules.neighbors import neighbor_sum
+from neuroint.modules.neighbors import frame_sum
 from neuroint.modules.pool_weights import PoolWeights
 from neuroint.modules.positions import Positions
 from neuroint.modules.selection import refuse_subset
@@ -128,7 +128,7 @@ class Organics(nn.Module):
         saturation = self.excitation.log_saturation(context)
         alpha = strength(self.raw_alpha, self.strength)
         weights = self.pool(context) * (alpha * torch.exp(-saturation))[:, None]
-        resting = neighbor_sum(saturation.exp()[None, None], self.pool.neighbors, weights)[0, 0]
+        resting = frame_sum(saturation.exp()[None], self.pool.neighbors, weights)[0]
         (kept,) = self.memory.kept(context)
         return _Prepared(weights, torch.log1p(resting), kept, self.half_bin_s / self.tau_y_s)
 
@@ -170,4 +170,4 @@ class Organics(nn.Module):
         return left * y + (1 - left) * z / root
 
     def _pooled(self, values: Float[Tensor, "batch neurons"], held: _Prepared) -> Float[Tensor, "batch neurons"]:
-        return neighbor_sum(values[:, None], self.pool.neighbors, held.weights)[:, 0]
+        return frame_sum(values, self.pool.neighbors, held.weights)
