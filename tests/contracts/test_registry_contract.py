@@ -1,10 +1,13 @@
 """What every registered component owes: a name, a sentence, and defaults that its own schema accepts."""
 
+import inspect
 import re
 
 import pytest
+from typer.testing import CliRunner
 
 from neuroint import registry
+from neuroint.cli import app
 
 REGISTRIES = {key: value for key, value in vars(registry).items() if isinstance(value, registry.Registry)}
 ENTRIES = [(key, name) for key, room in REGISTRIES.items() for name in room.names()]
@@ -52,3 +55,29 @@ def test_defaults_survive_being_written_as_plain_data(component):
 
     for key, choice in component.choices.items():
         assert choice.coerce(plain(choice.default)) == choice.default, key
+
+
+def listed(kind: str) -> dict[str, tuple[str, dict[str, str]]]:
+    """First line and choices of every component, as ``neuroint list`` prints them."""
+    done = CliRunner().invoke(app, ["list", kind], env={"COLUMNS": "1000"})
+    assert done.exit_code == 0, done.output
+    title, *entries = re.split(r"^  (?=\S)", done.stdout, flags=re.MULTILINE)
+    assert title.strip() == kind
+    found = {}
+    for head, *choices in map(str.splitlines, entries):
+        name, line = head.split(maxsplit=1)
+        found[name] = (line, dict(choice.strip().split(" = ", 1) for choice in choices))
+    return found
+
+
+def written(factory: object) -> tuple[str, dict[str, str]]:
+    """First line and choices of a component, read off its source: keywords that are no facts."""
+    keywords = [p for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    choices = {p.name: repr(p.default) for p in keywords if "Fact" not in str(p.annotation)}
+    return (factory.__doc__ or "").strip().splitlines()[0], choices
+
+
+@pytest.mark.parametrize("kind", REGISTRIES)
+def test_list_shows_the_sentence_and_every_choice_with_its_default_of_every_component(kind):
+    room = REGISTRIES[kind]
+    assert listed(kind) == {name: written(room[name].factory) for name in room.names()}
