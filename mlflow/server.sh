@@ -16,19 +16,20 @@ HOST="${HOST:-127.0.0.1}"
 PORT="${PORT:-5000}"
 
 command -v mlflow >/dev/null || fail "no mlflow on the PATH; expected the project's environment; run: . .venv/bin/activate"
-[[ "$PORT" =~ ^[0-9]+$ ]] || fail "PORT=$PORT is no number; expected 1 to 65535"
+[[ "$PORT" =~ ^[0-9]{1,5}$ ]] && ((10#$PORT >= 1 && 10#$PORT <= 65535)) || fail "PORT=$PORT is no port; expected a number from 1 to 65535; set PORT to one that is free"
 
-python - "$HOST" "$PORT" <<'PYTHON' || fail "cannot listen on $HOST:$PORT; expected a free port; stop what runs there, or set PORT to another one"
+reason=$(python - "$HOST" "$PORT" 2>&1 <<'PYTHON'
 import socket
 import sys
 
-listener = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET)
-listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just left is free
 try:
+    listener = socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just left is free
     listener.bind((sys.argv[1], int(sys.argv[2])))
-except (OSError, OverflowError) as error:
-    sys.exit(f"server.sh: {error}")
+except OSError as error:
+    sys.exit(error.strerror)
 PYTHON
+) || fail "cannot listen on $HOST:$PORT ($reason); expected a free port; stop what runs there, or set PORT to another one"
 
 case "$BACKEND" in sqlite:////*) mkdir -p "$(dirname "${BACKEND#sqlite:///}")" ;; esac
 

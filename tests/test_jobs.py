@@ -123,11 +123,34 @@ def test_a_job_with_bad_input_fails_with_the_message(head, tmp_path):
     assert "error: '/nowhere' does not exist" in done.stdout + done.stderr
 
 
+def refusal(**ports: str) -> str:
+    """What the head's script says on ports that it cannot have: one line, and nothing else."""
+    free = dict(zip(("PORT", "DASHBOARD_PORT"), map(str, free_ports(2)), strict=True))
+    done = subprocess.run([HEAD], capture_output=True, text=True, env=programs(**(free | ports)), timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    return done.stderr
+
+
 @pytest.mark.parametrize("name", ["PORT", "DASHBOARD_PORT"])
-def test_a_head_on_a_port_that_is_taken_says_so(name):
+def test_a_head_on_a_port_that_is_taken_says_so_in_one_line_before_anything_starts(name):
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         port = str(taken.getsockname()[1])
-        free = dict(zip(("PORT", "DASHBOARD_PORT"), map(str, free_ports(2)), strict=True))
-        done = subprocess.run([HEAD], capture_output=True, text=True, env=programs(**(free | {name: port})), timeout=60)
-    assert done.returncode == 1
-    assert f"{name}={port} cannot be listened on; stop what runs there (another Ray?), or set {name}" in done.stderr
+        said = refusal(**{name: port})
+    assert said == (
+        f"head.sh: {name}={port} cannot be listened on (Address already in use); expected a free port; "
+        f"stop what runs there (another Ray?), or set {name} to another one\n"
+    )
+
+
+@pytest.mark.parametrize("port", ["http", "0", "65536"])
+def test_a_head_refuses_what_is_no_port(port):
+    assert refusal(PORT=port) == (
+        f"head.sh: PORT={port} is no port; expected a number from 1 to 65535; set PORT to one that is free\n"
+    )
+
+
+def test_a_head_refuses_one_port_for_two_uses():
+    (port,) = map(str, free_ports(1))
+    assert refusal(PORT=port, DASHBOARD_PORT=port) == (
+        f"head.sh: PORT and DASHBOARD_PORT are both {port}; expected two ports; set one of them to another one\n"
+    )

@@ -13,18 +13,21 @@ PORT="${PORT:-6379}"
 command -v ray >/dev/null || fail "no ray on the PATH; expected the project's environment; run: . .venv/bin/activate"
 
 for name in DASHBOARD_PORT PORT; do
-  python - "${!name}" <<'PYTHON' || fail "$name=${!name} cannot be listened on; stop what runs there (another Ray?), or set $name to a free port"
+  [[ "${!name}" =~ ^[0-9]{1,5}$ ]] && ((10#${!name} >= 1 && 10#${!name} <= 65535)) || fail "$name=${!name} is no port; expected a number from 1 to 65535; set $name to one that is free"
+  reason=$(python - "${!name}" 2>&1 <<'PYTHON'
 import socket
 import sys
 
-listener = socket.socket()
-listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just left is free
 try:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port just left is free
     listener.bind(("127.0.0.1", int(sys.argv[1])))
-except (OSError, OverflowError, ValueError) as error:
-    sys.exit(f"head.sh: {error}")
+except OSError as error:
+    sys.exit(error.strerror)
 PYTHON
+) || fail "$name=${!name} cannot be listened on ($reason); expected a free port; stop what runs there (another Ray?), or set $name to another one"
 done
+[[ "$PORT" != "$DASHBOARD_PORT" ]] || fail "PORT and DASHBOARD_PORT are both $PORT; expected two ports; set one of them to another one"
 
 echo "jobs: RAY_API_SERVER_ADDRESS=http://127.0.0.1:$DASHBOARD_PORT cluster/jobs/submit.sh FILE --data PATH --name NAME"
 exec ray start --head --block --disable-usage-stats --port "$PORT" \

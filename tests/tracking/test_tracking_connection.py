@@ -176,14 +176,24 @@ def test_a_server_that_tells_its_version_is_fine(answers):
     check_reachable(answers(200, b"3.17.2"))
 
 
-def test_the_server_script_refuses_a_port_in_use_and_one_that_is_none(tmp_path):
+def test_the_server_script_refuses_a_port_in_use_in_one_line_before_anything_starts(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        used = run_server(tmp_path, PORT=str(taken.getsockname()[1]))
-    assert used.returncode == 1
-    assert "expected a free port; stop what runs there, or set PORT to another one" in used.stderr
-    none = run_server(tmp_path, PORT="http")
-    assert none.returncode == 1
-    assert "PORT=http is no number; expected 1 to 65535" in none.stderr
+        port = taken.getsockname()[1]
+        refused = run_server(tmp_path, PORT=str(port))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        f"server.sh: cannot listen on 127.0.0.1:{port} (Address already in use); expected a free port; "
+        "stop what runs there, or set PORT to another one\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("port", ["http", "0", "65536", "-1"])
+def test_the_server_script_refuses_what_is_no_port_in_one_line(tmp_path, port):
+    refused = run_server(tmp_path, PORT=port)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    said = f"PORT={port} is no port; expected a number from 1 to 65535; set PORT to one that is free"
+    assert refused.stderr == f"server.sh: {said}\n"
     assert list(tmp_path.iterdir()) == []
 
 
