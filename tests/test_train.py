@@ -1,5 +1,6 @@
 """The training loop: reproducible, resumable, the same on two workers as on one."""
 
+import json
 import math
 import os
 import shutil
@@ -240,3 +241,44 @@ def test_bfloat16_trains_to_finite_numbers(tmp_path):
     ).metrics
     assert np.isfinite(metrics[0]["train_loss"])
     assert np.isfinite(metrics[0]["validation_score"])
+
+
+@pytest.fixture
+def cpp_compiler() -> None:
+    """What torch.compile needs on a CPU; absent on some machines, required where CI=true."""
+    wanted = (os.environ.get("CXX", "g++"), "clang++")
+    if not any(map(shutil.which, wanted)):
+        tell = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        tell(f"train.compile needs a C++ compiler, and none of {wanted} is on the PATH; install one")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("cpp_compiler")
+def test_a_compiled_core_trains_to_the_scores_of_the_eager_one(tmp_path):
+    # Plain gradient steps: Adam's first ones go by the sign of gradients that are 0 but for rounding (biases before
+    # batch normalization). A process of its own: torch.compile cannot read through the tests' checks of shapes.
+    script = f"""
+        import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        from test_train import fit, make_config
+        from torch._dynamo.utils import counters
+        core = {{"channels": [3], "spatial_kernels": [3], "temporal_kernels": [3]}}
+        train = {{"epochs": 1, "batch_size": 2, "compile": sys.argv[1] == "compiled"}}
+        config = make_config(core=core, optimizer={{"name": "sgd", "learning_rate": 0.1}}, train=train)
+        metrics = fit(config, Path(sys.argv[2])).metrics
+        print(json.dumps([metrics, counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())]))
+    """
+    found = {}
+    for name in ("eager", "compiled"):
+        run = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script), name, str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TORCHINDUCTOR_COMPILE_THREADS": "1"},
+        )
+        assert run.returncode == 0, run.stderr
+        found[name] = json.loads(run.stdout.splitlines()[-1])
+    (eager, no_graphs, _), (compiled, graphs, breaks) = found["eager"], found["compiled"]
+    assert (no_graphs, graphs, breaks) == (0, 2, 0), "one graph to train and one to predict, each whole"
+    assert compiled == [pytest.approx(eager[0], abs=1e-4)]
