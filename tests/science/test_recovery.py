@@ -1,4 +1,4 @@
-"""A corner of ``benchmarks/recovery.py``: right designs win their rows, and measures are what they say."""
+"""A corner of ``benchmarks/recovery.py``: right designs win, and what is measured of a model is what it is."""
 
 import sys
 from pathlib import Path
