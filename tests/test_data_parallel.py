@@ -19,6 +19,12 @@ ARMS = {
     "own_past": {"interaction": "linear_autoregressive"},
     "attention": {"interaction": "attention"},
     "pool": {"normalization": "population_pool"},
+    "channel_pool": {"normalization": "channel_pool"},
+    "depression": {"normalization": {"name": "input_depression", "longest_s": 0.1}},
+    "places": {"normalization": {"name": "group", "group_neurons": 3}},
+    "batch": {"normalization": "batch"},
+    "own_drive": {"interaction": "own_drive_filter"},
+    "permuted": {"interaction": {"name": "permuted_identities", "of": {"name": "attention"}}},
 }
 
 
@@ -59,7 +65,9 @@ def _worker(rank: int, folder: str, arm: str, statistics: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("arm", "statistics"), [*((arm, "frozen") for arm in ARMS), ("none", "synchronized")])
+@pytest.mark.parametrize(
+    ("arm", "statistics"), [*((arm, "frozen") for arm in ARMS), ("none", "synchronized"), ("batch", "synchronized")]
+)
 def test_two_workers_equal_one(arm, statistics, tmp_path: Path):
     threads = torch.get_num_threads()
     torch.multiprocessing.spawn(_worker, (str(tmp_path), arm, statistics), nprocs=2)

@@ -45,6 +45,7 @@ def test_pointwise_arithmetic_is_one_operation_per_number():
     assert counted(lambda: torch.addcmul(x, x, y)) == 40
     assert counted(lambda: x.sum(0)) == 20
     assert counted(lambda: functional.softplus(x)) == 20
+    assert counted(lambda: torch.zeros(9, 5).index_add_(0, torch.tensor([8, 8, 1, 0]), x)) == 20
     assert counted(lambda: x.clone()) == 0
 
 

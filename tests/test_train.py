@@ -269,13 +269,14 @@ def test_a_compiled_core_trains_to_the_scores_of_the_eager_one(tmp_path):
         metrics = fit(config, Path(sys.argv[2])).metrics
         print(json.dumps([metrics, counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())]))
     """
+    cached = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     found = {}
     for name in ("eager", "compiled"):
         run = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(script), name, str(tmp_path / name)],
             capture_output=True,
             text=True,
-            env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TORCHINDUCTOR_COMPILE_THREADS": "1"},
+            env=os.environ | cached,
         )
         assert run.returncode == 0, run.stderr
         found[name] = json.loads(run.stdout.splitlines()[-1])

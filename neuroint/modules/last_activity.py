@@ -19,7 +19,9 @@ class LastActivityCoupling(nn.Module):
     A design offers ``prepare(context)``, which computes C, and ``influence(activity, coupling)``, which applies it; it
     keeps ``|C|_2 <= bound``. Fed with predictions, r is the model's own rate one frame before (zeros before the first
     frame), and what two initial states differ by shrinks by the bound in every frame behind a link of slope at most 1;
-    ``memory_bins`` is when 5 % of it is left. Fed with records, nothing recurs, and one bin is looked at.
+    ``memory_bins`` is when 5 % of it is left. That holds for this stage: a normalization before it that also reads last
+    rates closes a second loop, and the two together are not certified. Fed with records, nothing recurs, and one bin is
+    looked at.
 
     Args:
         fed: ``predictions`` or ``recorded``.

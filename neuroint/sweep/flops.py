@@ -39,6 +39,9 @@ def step_counter() -> FlopCounterMode:
     }
     formulas |= {getattr(aten, name): _per_output for name in PER_OUTPUT}
     formulas |= {getattr(aten, name): _twice_per_output for name in ("addcmul", "addcdiv")}
+    formulas |= {
+        getattr(aten, name): _per_source for name in ("index_add", "index_add_", "scatter_add", "scatter_add_")
+    }
     formulas |= {getattr(aten, name): _per_input for name in PER_INPUT}
     return FlopCounterMode(display=False, custom_mapping=formulas)
 
@@ -62,6 +65,10 @@ def _per_output(*given: Any, out_shape: Shape = None, **named: Any) -> int:
 
 def _twice_per_output(*given: Any, out_shape: Shape = None, **named: Any) -> int:
     return 2 * math.prod(out_shape)
+
+
+def _per_source(into: Shape, dim: int, index: Shape, source: Shape, **named: Any) -> int:
+    return math.prod(source)
 
 
 def _per_input(shape: Shape, *rest: Any, **named: Any) -> int:
