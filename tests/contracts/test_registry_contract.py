@@ -73,7 +73,7 @@ def listed(kind: str) -> dict[str, tuple[str, dict[str, str]]]:
 def written(factory: object) -> tuple[str, dict[str, str]]:
     """First line and choices of a component, read off its source: keywords that are no facts."""
     keywords = [p for p in inspect.signature(factory).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    choices = {p.name: repr(p.default) for p in keywords if "Fact[" not in str(p.annotation)}
+    choices = {p.name: repr(p.default) for p in keywords if not re.search(r"Fact\[|_FactMark", str(p.annotation))}
     return (factory.__doc__ or "").strip().splitlines()[0], choices
 
 
