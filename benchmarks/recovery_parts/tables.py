@@ -124,8 +124,9 @@ def fed_contrast(found: list[Row], snr: str = "high") -> list[dict[str, Any]]:
 def markdown(found: list[Row]) -> str:
     """All tables, as the documentation shows them."""
     parts = []
-    for snr in dict.fromkeys(row["snr"] for row in found):
+    for snr in dict.fromkeys(row["snr"] for row in found if row["mode"] == "oracle"):
         parts.append(f"### Known drive, {snr} SNR: noise-free FEVE\n\n{_feve(found, mode='oracle', snr=snr)}")
+        parts[-1] += f"\n\nExplained variance of single responses, median over neurons: {_reliability(found, snr)}."
         parts.append(f"### Known drive, {snr} SNR: norm of the coupling found, less that of the none-truth twin\n")
         parts[-1] += "\n" + _coupling(found, mode="oracle", snr=snr)
     parts.append(f"### What the right designs recover (high SNR)\n\n{_recovered(found)}")
@@ -137,6 +138,11 @@ def markdown(found: list[Row]) -> str:
     ]
     parts.append(f"### Does the right design win its row?\n\n{_verdicts(found)}")
     return "\n\n".join(parts)
+
+
+def _reliability(found: list[Row], snr: str) -> str:
+    means = {t: mean_of(found, "explained_variance", snr=snr, truth=t) for t in TRUTHS}
+    return ", ".join(f"{truth} {value:.2f}" for truth, value in means.items() if not np.isnan(value))
 
 
 def _matrix(found: list[Row], entry: Callable[..., str], **where: Any) -> str:
