@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,9 +13,8 @@ from neuroint.modules.embedding import ReadoutEmbedding
 from neuroint.modules.last_activity import LastActivityCoupling
 from neuroint.modules.selection import refuse_subset
 from neuroint.modules.spectral import OpenFraction, capped, low_rank_norm
+from neuroint.modules.tokens import EmbeddingFrom
 from neuroint.registry import Count, Fact, interactions
-
-Factors = Literal["readout", "free"]
 
 
 class _Prepared(NamedTuple):
@@ -96,7 +95,7 @@ class LowRankRecurrent(LastActivityCoupling):
         n_neurons: Fact[int],
         embedding_channels: Fact[int] | None = None,
         rank: Count = 8,
-        factors: Factors = "readout",
+        factors: EmbeddingFrom = "readout",
         fed: Fed = "predictions",
         bound: OpenFraction = 0.9,
     ) -> None:
