@@ -38,6 +38,23 @@ def test_a_sum_over_neighbors_is_a_multiplication_and_an_addition_per_neighbor_a
         assert counted(lambda: neighbor_sum(values, neighbors, weights)) == forward
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(4, 1), (4, 2), (50, 50)])
+def test_going_back_through_a_convolution_costs_twice_as_much_as_going_through_it_in_groups_too(channels, groups):
+    x = torch.randn(2, channels, 30, requires_grad=True)
+    weight = torch.randn(channels, channels // groups, 3, requires_grad=True)
+    forward = 2 * (2 * channels * 28) * (channels // groups * 3)
+    assert counted(lambda: functional.conv1d(x, weight, groups=groups)) == forward
+    out = functional.conv1d(x, weight, groups=groups)
+    assert counted(lambda: torch.autograd.grad(out, weight, torch.ones_like(out), retain_graph=True)) == forward
+    assert counted(lambda: torch.autograd.grad(out, (x, weight), torch.ones_like(out))) == 2 * forward
+
+
+def test_going_back_through_a_transposed_convolution_costs_twice_as_much_too():
+    x, weight = torch.randn(2, 4, 30, requires_grad=True), torch.randn(4, 5, 3, requires_grad=True)
+    out = functional.conv_transpose1d(x, weight)
+    assert counted(lambda: torch.autograd.grad(out, (x, weight), torch.ones_like(out))) == 2 * 2 * (2 * 4 * 30) * 5 * 3
+
+
 def test_pointwise_arithmetic_is_one_operation_per_number():
     x, y = torch.randn(4, 5), torch.randn(4, 5)
     assert counted(lambda: x * y + x) == 40

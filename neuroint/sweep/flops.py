@@ -26,11 +26,15 @@ PER_INPUT = ("sum", "mean", "amax", "logsumexp", "var", "std")  # one per number
 def step_counter() -> FlopCounterMode:
     """Make a context that counts: products of matrices and convolutions as torch does, and what it counts as nothing.
 
+    Except that going back through a convolution in groups, torch counts the weights' gradient as if all channels met:
+    a filter per neuron would cost as many times too much as there are neurons.
+
     A weighted sum of rows (``embedding_bag``: pools, neighbors and point readouts) is a multiplication and an addition
     per number read; pointwise arithmetic is one operation per number.
     """
     aten = torch.ops.aten
     formulas = {
+        aten.convolution_backward: _convolution_backward,
         aten._embedding_bag: _bag,
         aten._embedding_bag_forward_only: _bag,
         aten._embedding_bag_backward: _bag_backward,
@@ -44,6 +48,14 @@ def step_counter() -> FlopCounterMode:
     }
     formulas |= {getattr(aten, name): _per_input for name in PER_INPUT}
     return FlopCounterMode(display=False, custom_mapping=formulas)
+
+
+def _convolution_backward(
+    grad: Shape, x: Shape, weight: Shape, *rest: Any, out_shape: Shape = None, **named: Any
+) -> int:
+    """Each of the two gradients takes the multiplications of the forward pass."""
+    transposed, wanted = rest[4], rest[7]
+    return 2 * math.prod(x if transposed else grad) * math.prod(weight[1:]) * sum(wanted[:2])
 
 
 def _bag(table: Shape, indices: Shape, *rest: Any, **named: Any) -> int:

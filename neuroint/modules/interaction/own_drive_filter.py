@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from neuroint.modules.base import Context, Reads
 from neuroint.registry import Count, Fact, interactions
@@ -61,8 +62,7 @@ class OwnDriveFilter(nn.Module):
     ) -> tuple[Float[Tensor, "batch time neurons"], Float[Tensor, "batch past neurons"]]:
         """Filter a stretch of frames, and keep the last L drives."""
         weights = self.strength * (context.of_neurons(self.weights) if self.per_neuron else self.weights)
-        known, frames, out = torch.cat([state, drive], dim=1), drive.shape[1], drive
-        for lag, weight in enumerate(weights.unbind(-1), start=1):
-            start = self.memory_bins - lag
-            out = torch.addcmul(out, known[:, start : start + frames], weight)
-        return out, known[:, frames:]
+        known = torch.cat([state, drive], dim=1)
+        kernels = weights.flip(-1).unsqueeze(1).expand(drive.shape[2], 1, -1)  # the last weight meets the oldest drive
+        filtered = functional.conv1d(known[:, :-1].transpose(1, 2), kernels, groups=len(kernels))
+        return drive + filtered.transpose(1, 2), known[:, drive.shape[1] :]
