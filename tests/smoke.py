@@ -1,8 +1,11 @@
 """Run every search space at smoke size by the command in its second line; exits non-zero when one fails.
 
+One fails, too, that writes no report or reads another test tier than dev-test.
+
 Spaces whose recordings are absent are skipped with a reason, except where CI=true.
 """
 
+import json
 import os
 import shlex
 import subprocess
@@ -16,6 +19,15 @@ ROOT = Path(__file__).resolve().parents[1]
 def command_of(file: Path) -> list[str]:
     """The second line: ``# neuroint run FILE --data PATH ...``."""
     return shlex.split(file.read_text().splitlines()[1].removeprefix("#"))
+
+
+def fault_of(sweep: Path) -> str | None:
+    """What a sweep that ended well must not lack or have done: it writes a report, and reads no final test."""
+    if not (sweep / "report.html").is_file():
+        return "wrote no report"
+    journal = [json.loads(line) for line in (sweep / "journal.jsonl").read_text().splitlines()]
+    read = {entry["tier"] for entry in journal if entry["kind"] == "test_read"}
+    return None if read == {"dev_test"} else f"read {sorted(read)}, expected dev_test alone"
 
 
 def main() -> int:
@@ -33,8 +45,9 @@ def main() -> int:
             environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
             program = [str(Path(sys.executable).with_name("neuroint")), *command[1:], *extra]
             code = subprocess.run(program, cwd=ROOT, env=environment, check=False).returncode
-            print(f"{file.name}: exit {code}", flush=True)
-            failed += [file.name] * (code != 0)
+            fault = f"exit {code}" if code else fault_of(Path(results) / file.stem)
+            print(f"{file.name}: {fault or 'ok'}", flush=True)
+            failed += [file.name] * bool(fault)
     print(f"smoke: {len(failed)} failed {failed or ''}")
     return len(failed)
 

@@ -130,8 +130,14 @@ def environment(**more: str) -> dict[str, str]:
 
 def neuroint(*arguments: object, timeout_s: float = 400, **more: str) -> subprocess.CompletedProcess[str]:
     """Run the program to its end."""
-    command = [*PROGRAM, *map(str, arguments)]
+    command = [*PROGRAM, *_frugal(arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=environment(**more), timeout=timeout_s)
+
+
+def _frugal(arguments: tuple[object, ...]) -> list[str]:
+    """Let a sweep have one CPU: each more is a process that imports torch for a few small trials."""
+    words = [str(argument) for argument in arguments]
+    return [*words, "--cpus", "1"] if words[0] == "run" and "--cpus" not in words else words
 
 
 @contextmanager
@@ -139,7 +145,7 @@ def started(log: Path, *arguments: object, **more: str) -> Iterator[subprocess.P
     """Start the program in a process group of its own; whatever of it is left at the end is killed."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*PROGRAM, *map(str, arguments)],
+            [*PROGRAM, *_frugal(arguments)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment(**more),

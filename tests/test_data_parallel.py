@@ -55,26 +55,35 @@ def trained(rank: int, world_size: int, arm: str, statistics: str) -> dict[str, 
     return {**fit.model.state_dict(), **found, "losses": losses}
 
 
-def _worker(rank: int, folder: str, arm: str, statistics: str) -> None:
+CASES = [*((arm, "frozen") for arm in ARMS), ("none", "synchronized"), ("batch", "synchronized")]
+
+
+def _worker(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     try:
-        torch.save(trained(rank, 2, arm, statistics), f"{folder}/{rank}.pt")
+        for arm, statistics in CASES:
+            torch.save(trained(rank, 2, arm, statistics), f"{folder}/{arm}-{statistics}-{rank}.pt")
     finally:
         torch.distributed.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def together(tmp_path_factory) -> Path:
+    """What two workers found in every case: one pair of processes for all, since starting them costs the most."""
+    folder = tmp_path_factory.mktemp("together")
+    torch.multiprocessing.spawn(_worker, (str(folder),), nprocs=2)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(
-    ("arm", "statistics"), [*((arm, "frozen") for arm in ARMS), ("none", "synchronized"), ("batch", "synchronized")]
-)
-def test_two_workers_equal_one(arm, statistics, tmp_path: Path):
+@pytest.mark.parametrize(("arm", "statistics"), CASES)
+def test_two_workers_equal_one(arm, statistics, together: Path):
     threads = torch.get_num_threads()
-    torch.multiprocessing.spawn(_worker, (str(tmp_path), arm, statistics), nprocs=2)
     alone = trained(0, 1, arm, statistics)
     torch.set_num_threads(threads)
     for rank in range(2):
-        together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert together.keys() == alone.keys()
+        found = torch.load(together / f"{arm}-{statistics}-{rank}.pt", weights_only=True)
+        assert found.keys() == alone.keys()
         for key, value in alone.items():
-            torch.testing.assert_close(together[key], value, rtol=1e-10, atol=1e-10, msg=lambda m, k=key: f"{k}: {m}")
+            torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-10, msg=lambda m, k=key: f"{k}: {m}")

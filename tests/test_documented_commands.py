@@ -101,7 +101,7 @@ def call(monkeypatch, tmp_path):
     def run(command: str) -> str:
         words = [str(places.get(word, word)) for word in words_of(command)]
         if words[0] == "run":
-            words += ["--results", str(tmp_path / "results"), "--name", "small", "--cpus", "2", "--quiet"]
+            words += ["--results", str(tmp_path / "results"), "--name", "small", "--cpus", "1", "--quiet"]
         found = CliRunner().invoke(app, words)
         assert found.exit_code == 0, (command, found.output, found.exception)
         return found.stdout

@@ -43,7 +43,7 @@ def head(tmp_path_factory):
     log = tmp_path_factory.mktemp("head") / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [HEAD, "--num-cpus=2", *ports],
+            [HEAD, "--num-cpus=1", *ports],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=programs(PORT=str(port), DASHBOARD_PORT=str(dashboard)),
@@ -59,9 +59,10 @@ def head(tmp_path_factory):
             family = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGINT)
         try:
-            process.wait(30)
+            process.wait(10)  # a shell that starts its command with & makes it deaf to SIGINT
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
         survivors(family, 10)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from neuroint.modules.chunks import in_chunks
@@ -44,18 +44,30 @@ def rewired(neighbors: Neighbors, seed: int, rounds: int = ROUNDS) -> Neighbors:
     Edges i -> j and u -> v become i -> v and u -> j unless that makes a loop or an edge that is there already. A graph
     in which everyone is read by everyone has no other form.
     """
-    draw, n_neurons = np.random.default_rng(seed), len(neighbors)
-    source = np.repeat(np.arange(n_neurons), neighbors.shape[1])
-    target = neighbors.astype(np.int64).ravel()
+    n_neurons, count = neighbors.shape
+    source, target = np.repeat(np.arange(n_neurons), count), neighbors.astype(np.int64).ravel()
+    return exchanged(source, target, n_neurons, np.random.default_rng(seed), rounds).reshape(neighbors.shape)
+
+
+def exchanged(
+    source: Int[np.ndarray, " edges"],
+    target: Int[np.ndarray, " edges"],
+    n_neurons: int,
+    draw: np.random.Generator,
+    rounds: int,
+    closed: Bool[np.ndarray, "sources targets"] | None = None,
+) -> Int[np.ndarray, " edges"]:
+    """Exchange the targets of random pairs of edges; no edge goes where it is ``closed``. Returns the new targets."""
+    target = target.copy()
     for _ in range(rounds):
         first, second = draw.permutation(len(target))[: len(target) // 2 * 2].reshape(2, -1)
         made = np.stack([source[first] * n_neurons + target[second], source[second] * n_neurons + target[first]])
-        loops = (source[first] == target[second]) | (source[second] == target[first])
-        taken = np.isin(made, source * n_neurons + target) | _repeated(made)
-        kept = ~(loops | taken.any(0))
+        refused = np.isin(made, source * n_neurons + target) | _repeated(made)
+        refused |= (made // n_neurons == made % n_neurons) | (False if closed is None else closed.ravel()[made])
+        kept = ~refused.any(0)
         first, second = first[kept], second[kept]
         target[first], target[second] = target[second], target[first]
-    return target.reshape(neighbors.shape)
+    return target
 
 
 def _repeated(codes: Int[np.ndarray, "*shape"]) -> np.ndarray:
