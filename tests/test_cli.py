@@ -99,6 +99,7 @@ def test_plan_prints_a_row_for_every_arm_and_the_hours_of_all(call, file, record
     assert all(note.startswith("not matched to none: own_past: ") for note in notes)
 
 
+@pytest.mark.slow
 def test_plan_says_which_arms_are_not_matched_to_the_reference(call, tmp_path, recording):
     arms = {"none": {}, "past": {"interaction": {"name": "linear_autoregressive", "lags": 8}}}
     file = write_question(tmp_path / "sizes.yaml", arms=arms, train={"frames": 78})
@@ -116,6 +117,7 @@ def test_dry_run_plans_in_json_and_leaves_nothing(call, file, recording, tmp_pat
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_plan_counts_the_trials_of_both_stages(call, tmp_path, recording):
     searched = {"name": "adamw", "learning_rate": {"choice": [0.01, 0.02]}}
     file = write_question(tmp_path / "two.yaml", optimizer=searched, search={"reference_trials": 2, "trials": 3})
@@ -123,6 +125,7 @@ def test_plan_counts_the_trials_of_both_stages(call, tmp_path, recording):
     assert [(arm["trials"], arm["corners"]) for arm in arms] == [(5, 2), (3, 2)]
 
 
+@pytest.mark.slow
 def test_set_and_smoke_reach_the_configuration(call, file, recording):
     done = call("run", file, "--data", recording, "--dry-run", "--json", "--set", "train.batch_size=2", "--smoke")
     assert {arm["steps_per_epoch"] for arm in json.loads(done.out)} == {2}

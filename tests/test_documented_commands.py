@@ -14,6 +14,8 @@ from sweeps import record_of, write_question
 from typer.testing import CliRunner
 
 from neuroint.cli import app
+from neuroint.config import Resources
+from neuroint.sweep.cluster import cluster
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELLS = ("", "sh", "bash")
@@ -101,7 +103,7 @@ def call(monkeypatch, tmp_path):
     def run(command: str) -> str:
         words = [str(places.get(word, word)) for word in words_of(command)]
         if words[0] == "run":
-            words += ["--results", str(tmp_path / "results"), "--name", "small", "--cpus", "1", "--quiet"]
+            words += ["--results", str(tmp_path / "results"), "--name", "small", "--quiet"]
         found = CliRunner().invoke(app, words)
         assert found.exit_code == 0, (command, found.output, found.exception)
         return found.stdout
@@ -128,7 +130,8 @@ def test_the_commands_of_the_readme_do_what_it_says(call, tmp_path):
     write_question(tmp_path / "small.yaml", data={"reader": "sensorium2023"})
     write_images(tmp_path / "images.npz")
     readme = [c for c in commands("README.md") if not any(reason in c for reason in NEEDS_MORE)]
-    said = {" ".join(command.split()[1:3]): call(command) for command in readme}
+    with cluster(Resources(), cpus=1):  # which `run` and `unlock` would otherwise start and end one after the other
+        said = {" ".join(command.split()[1:3]): call(command) for command in readme}
     expected = {
         "data inspect": "2 sessions of 2 animals, 16 neurons",
         "list interactions": "linear_autoregressive",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import typer
 from sweeps import (
     assert_nothing_twice,
     epochs_of,
@@ -26,7 +29,9 @@ from sweeps import (
     write_recording,
 )
 
-from neuroint.tracking import default_uri
+from neuroint.cli import _finish
+from neuroint.sweep.driver import Outcome
+from neuroint.tracking import Pending, default_uri
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 ONE_AT_A_TIME = {"concurrent": 1}
@@ -45,19 +50,22 @@ def plugin(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bad(tmp_path_factory, recording, plugin):
-    """A sweep whose reference arm has a stopped and a diverged run, one arm with a crash, one that always diverges."""
+    """A sweep whose arms have a stopped and a diverged run, a crash, a killed process, and nothing but divergence."""
     folder = tmp_path_factory.mktemp("bad")
-    rates = {"choice": [0.02, 1e-9, 1e30]}
+    marker = folder / "killed.pid"
+    fragile = {"name": "fragile"}
     file = write_question(
         folder / "bad.yaml",
         name="bad",
-        optimizer={"name": "adamw", "learning_rate": rates},
+        reference="calm",
+        optimizer={"name": "adamw", "learning_rate": {"choice": [0.02, 1e-9, 1e30]}},
         train={"steps_per_epoch": 8},
         arms={
-            "none": {},
+            "calm": {"objective": fragile},
+            "killed": {"objective": {**fragile, "kill_at": 13, "marker": str(marker)}},
             "raising": {
                 "optimizer": {"learning_rate": 0.02},
-                "objective": {"name": "fragile", "raises": {"choice": [False, True]}},
+                "objective": {**fragile, "raises": {"choice": [False, True]}},
             },
             "hopeless": {"optimizer": {"learning_rate": {"choice": [1e30, 1e31]}}},
         },
@@ -75,29 +83,30 @@ def bad(tmp_path_factory, recording, plugin):
         },
     )
     done = neuroint("run", file, "--data", recording, "--results", folder / "results", "--name", "bad", **plugin)
+    assert marker.exists(), done.stderr
     return done, folder / "results" / "bad"
 
 
 def test_a_bad_trial_is_stopped_at_the_epoch_it_is_compared_at_and_optuna_sees_it_pruned(bad):
     done, folder = bad
     runs = record_of(folder).runs
-    assert runs["arm-none-0000"].status == "finished", done.stderr
-    assert runs["arm-none-0001"].status == "stopped"
-    first, second = ([m["best_validation_score"] for m in runs[f"arm-none-000{n}"].epochs.values()] for n in (0, 1))
+    assert runs["arm-calm-0000"].status == "finished", done.stderr
+    assert runs["arm-calm-0001"].status == "stopped"
+    first, second = ([m["best_validation_score"] for m in runs[f"arm-calm-000{n}"].epochs.values()] for n in (0, 1))
     worse = [epoch for epoch, (one, other) in enumerate(zip(first, second, strict=False), 1) if other < one]
     assert worse == [len(second)], "compared after 1 and 2 epochs, and stopped where it is worse for the first time"
     assert len(second) in (1, 2)
-    assert states(folder, "arm-none") == ["COMPLETE", "PRUNED", "FAIL"]
+    assert states(folder, "arm-calm") == ["COMPLETE", "PRUNED", "FAIL"]
 
 
 def test_a_diverged_trial_is_an_outcome_and_the_sweep_goes_on(bad):
     _, folder = bad
     record = record_of(folder)
-    assert record.runs["arm-none-0002"].status == "diverged"
-    assert "lower the learning rate" in record.runs["arm-none-0002"].message
-    assert 0 not in record.runs["arm-none-0002"].epochs
-    assert record.runs["confirm-none-c0-s0"].status == "finished"
-    assert mlflow_runs(default_uri(folder.parent), "bad")["arm-none-0002"].info.status == "KILLED"
+    assert record.runs["arm-calm-0002"].status == "diverged"
+    assert "lower the learning rate" in record.runs["arm-calm-0002"].message
+    assert 0 not in record.runs["arm-calm-0002"].epochs
+    assert record.runs["confirm-calm-c0-s0"].status == "finished"
+    assert mlflow_runs(default_uri(folder.parent), "bad")["arm-calm-0002"].info.status == "KILLED"
 
 
 def test_a_trial_that_raises_is_failed_with_its_traceback_in_journal_report_and_mlflow(bad):
@@ -122,7 +131,7 @@ def test_an_arm_without_a_usable_trial_fails_the_sweep_and_the_others_are_scored
     record = record_of(folder)
     assert record.status == "failed"
     scored = {run.arm for run in record.runs.values() if "dev_test/single_trial_correlation" in run.metrics}
-    assert scored == {"none", "raising"}
+    assert scored == {"calm", "killed", "raising"}
 
 
 def test_a_crash_prints_no_traceback_of_the_libraries(bad):
@@ -130,32 +139,8 @@ def test_a_crash_prints_no_traceback_of_the_libraries(bad):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory, recording, plugin):
-    """A sweep in which the process of the first trial of one arm is killed in its second epoch."""
-    folder = tmp_path_factory.mktemp("killed")
-    marker = folder / "killed.pid"
-    kill = {"kill_at": 7, "marker": str(marker)}
-    file = write_question(
-        folder / "killed.yaml",
-        name="killed",
-        reference="calm",
-        arms={
-            "calm": {"objective": {"name": "fragile"}},
-            "killed": {"objective": {"name": "fragile", **kill}},
-            "raising": {"objective": {"name": "fragile", "raises": {"choice": [False, True]}}},
-        },
-        optimizer={"name": "adamw", "learning_rate": {"choice": [0.02, 0.01]}},
-        search={"sampler": "grid", "asha": False, **ONE_AT_A_TIME},
-        train={"steps_per_epoch": 4},
-    )
-    done = neuroint("run", file, "--data", recording, "--results", folder / "results", "--name", "killed", **plugin)
-    assert marker.exists(), done.stderr
-    return done, folder / "results" / "killed"
-
-
-def test_a_trial_whose_process_was_killed_ends_with_the_numbers_of_an_undisturbed_one(killed):
-    _, folder = killed
+def test_a_trial_whose_process_was_killed_ends_with_the_numbers_of_an_undisturbed_one(bad):
+    _, folder = bad
     found = learned(record_of(folder))
     starts = [event["run"] for event in events(folder) if event["kind"] == "run_started"]
     again = [key for key in set(starts) if starts.count(key) > 1 and "killed" in key]
@@ -166,12 +151,13 @@ def test_a_trial_whose_process_was_killed_ends_with_the_numbers_of_an_undisturbe
     assert len(found["arm-killed-0000"][1]) == 3
 
 
-def test_a_sweep_that_ends_with_crashed_runs_exits_with_3(killed):
-    done, folder = killed
-    failed = [run.key for run in record_of(folder).runs.values() if run.status == "failed"]
-    assert len(failed) == 2, "two of four combinations raise"
-    assert record_of(folder).status == "finished"
-    assert done.returncode == 3
+def test_a_sweep_that_ends_with_crashed_runs_exits_with_3(bad, capsys):
+    _, folder = bad
+    outcome = Outcome(folder, "finished", "", ("arm-raising-0001",), None, Pending(0, 0, (), ""))
+    with pytest.raises(typer.Exit) as ended:
+        _finish(outcome, None, as_json=False)
+    assert ended.value.exit_code == 3
+    assert "failed: arm-raising-0001" in capsys.readouterr().out
 
 
 def states(folder: Path, study: str) -> list[str]:
@@ -214,86 +200,116 @@ def undisturbed(tmp_path_factory, recording, plugin):
     return learned(record_of(folder / "slow"))
 
 
-def test_a_driver_that_is_interrupted_and_killed_twice_finishes_with_the_same_numbers(
-    tmp_path, recording, plugin, undisturbed
-):
-    folder, log = tmp_path / "slow", tmp_path / "log"
-    file = slow_question(tmp_path / "slow.yaml")
-    command = ("run", file, "--data", recording, "--results", tmp_path, "--name", "slow", "--resume")
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+    """A disk of its own, of 24 MB, or why there is none."""
+    folder = tmp_path_factory.mktemp("disk")
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(folder)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        yield f"no disk can be mounted here: {mounted.stderr.strip()}"
+        return
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
-    with started(log, *command, **plugin) as process:  # --resume of a name that does not exist starts it
-        wait_until(lambda: epochs_of(folder, "arm-calm") >= 1, process, log)
-        family = family_of(process)
-        interrupt(process)
-        assert process.wait(60) == 130, log.read_text()
-        assert survivors(family) == []
-    told = log.read_text()
-    assert "sweep interrupted" in told
-    assert f"go on with: neuroint run {folder}/sweep.yaml --results {tmp_path} --name slow --resume" in told
-    assert "Traceback" not in told
-    assert mlflow_runs(default_uri(tmp_path), "slow")["sweep"].info.status == "KILLED"
 
-    for phase in ("arm-other", "confirm-other"):
-        with started(log, *command, **plugin) as process:
-            wait_until(lambda phase=phase: epochs_of(folder, phase) >= 2, process, log)
+@dataclass
+class Troubles:
+    """One sweep that is interrupted, killed, and run out of disk or else killed again, each time taken up anew."""
+
+    results: Path
+    command: tuple[object, ...]
+    plugin: dict[str, str]
+    log: Path
+    told: dict[str, str] = field(default_factory=dict)
+    kept: bool = False  # whether all that was in the journal before the disk was full was in it afterwards
+
+    @property
+    def folder(self) -> Path:
+        return self.results / "slow"
+
+    @contextmanager
+    def running(self, phase: str, epochs: int):
+        """Take the sweep up, and let it come to some epoch of a phase."""
+        with started(self.log, *self.command, **self.plugin) as process:
+            wait_until(lambda: epochs_of(self.folder, phase) >= epochs, process, self.log)
+            yield process
+
+    def interrupt(self, phase: str) -> None:
+        with self.running(phase, 1) as process:
+            family = family_of(process)
+            interrupt(process)
+            assert process.wait(60) == 130, self.log.read_text()
+            assert survivors(family) == []
+        self.told["interrupted"] = self.log.read_text()
+        assert mlflow_runs(default_uri(self.results), "slow")["sweep"].info.status == "KILLED"
+
+    def kill(self, phase: str) -> None:
+        with self.running(phase, 2) as process:
             family = family_of(process)
             os.kill(process.pid, signal.SIGKILL)
             process.wait(30)
             assert set(survivors(family, 10)) <= RAY_AGENTS
 
+    def fill_disk(self, phase: str) -> None:
+        filler = self.results / "filler"
+        with self.running(phase, 1) as process:
+            fill(filler)
+            before = events(self.folder)
+            assert process.wait(200) == 4, self.log.read_text()
+        self.told["full"] = self.log.read_text()
+        self.kept = events(self.folder)[: len(before)] == before
+        filler.unlink()
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory, recording, plugin, disk):
+    """The sweep of the undisturbed question after all its troubles, finished."""
+    here = tmp_path_factory.mktemp("troubled")
+    results = disk if isinstance(disk, Path) else here
+    file = slow_question(here / "slow.yaml")  # --resume of a name that does not exist starts it
+    command = ("run", file, "--data", recording, "--results", results, "--name", "slow", "--resume")
+    troubles = Troubles(results, command, plugin, here / "log")
+    troubles.interrupt("arm-calm")
+    troubles.kill("arm-other")
+    (troubles.fill_disk if isinstance(disk, Path) else troubles.kill)("confirm-calm")
     done = neuroint(*command, **plugin)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert set(record_of(folder).runs) == PLANNED
-    assert learned(record_of(folder)) == undisturbed
-    assert_nothing_twice(folder)
-    shown = mlflow_runs(default_uri(tmp_path), "slow")
+    return troubles
+
+
+def test_a_driver_that_is_interrupted_and_killed_finishes_with_the_same_numbers(troubled, undisturbed):
+    record = record_of(troubled.folder)
+    assert set(record.runs) == PLANNED
+    assert learned(record) == undisturbed
+    assert_nothing_twice(troubled.folder)
+    shown = mlflow_runs(default_uri(troubled.results), "slow")
     assert set(shown) == PLANNED | {"sweep"}
     assert {run.info.status for run in shown.values()} == {"FINISHED"}
-    for key, run in record_of(folder).runs.items():
+    for key, run in record.runs.items():
         assert shown[key].data.metrics["best_validation_score"] == run.metrics["best_validation_score"]
-    assert list((folder / "ray").glob("*.tune")) == []
+    assert list((troubled.folder / "ray").glob("*.tune")) == []
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of its own, of 24 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=24m", "none", str(disk)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+def test_a_driver_that_is_interrupted_says_how_to_go_on(troubled):
+    told = troubled.told["interrupted"]
+    assert "sweep interrupted" in told
+    go_on = f"{troubled.folder}/sweep.yaml --results {troubled.results} --name slow --resume"
+    assert f"go on with: neuroint run {go_on}" in told
+    assert "Traceback" not in told
 
 
-def test_a_full_disk_ends_the_sweep_with_a_message_and_it_resumes_when_there_is_space(
-    small_disk, tmp_path, recording, plugin, undisturbed
-):
-    folder, log, filler = small_disk / "slow", tmp_path / "log", small_disk / "filler"
-    file = slow_question(tmp_path / "slow.yaml")
-    command = ("run", file, "--data", recording, "--results", small_disk, "--name", "slow", "--resume")
-    with started(log, *command, **plugin) as process:
-        wait_until(lambda: epochs_of(folder, "arm-calm") >= 1, process, log)
-        fill(filler)
-        before = events(folder)
-        assert process.wait(200) == 4, log.read_text()
-    told = log.read_text()
+def test_a_full_disk_ends_the_sweep_with_a_message_and_loses_nothing(troubled, disk):
+    if not isinstance(disk, Path):
+        pytest.skip(disk)
+    told = troubled.told["full"]
     assert "No space left on device" in told
     assert "sweep failed: a disk or folder refused" in told
     assert "nothing is lost: neuroint upload" in told
     assert "go on with: neuroint run" in told
     assert "Traceback" not in told
-    assert events(folder)[: len(before)] == before
-    filler.unlink()
-    done = neuroint(*command, **plugin)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert learned(record_of(folder)) == undisturbed
-    assert_nothing_twice(folder)
-    shown = mlflow_runs(default_uri(small_disk), "slow")
-    assert set(shown) == PLANNED | {"sweep"}
-    assert {run.info.status for run in shown.values()} == {"FINISHED"}
+    assert troubled.kept
 
 
 def fill(file: Path) -> None:

@@ -565,7 +565,7 @@ def test_a_fitted_run_is_where_another_sweep_starts_and_a_grid_tries_all(swept, 
         optimizer={"name": "adamw", "learning_rate": {"choice": [0.01, 0.02]}},
         arms={"none": {}, "pool": {"normalization": {"name": "population_pool"}}},
         train={"epochs": 1, "steps_per_epoch": 1},
-        search={"sampler": "grid"},
+        search={"sampler": "grid", "concurrent": 1},
     )
     outcome = run_sweep(sweep, tmp_path / "results" / "from", style="quiet")
     assert outcome.status == "finished", outcome.message

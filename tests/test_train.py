@@ -69,6 +69,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(recipe, tmp_path):
     config = make_config(**RECIPES[recipe])
@@ -87,6 +88,7 @@ def test_a_run_resumed_in_the_middle_of_a_plateau_remembers_it(tmp_path):
     assert resumed.metrics == whole.metrics[4:]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers_in_a_spawned_process(tmp_path):
     here = fit(make_config(), tmp_path / "here").metrics
     script = f"""

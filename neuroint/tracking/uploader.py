@@ -100,13 +100,14 @@ class Uploader:
         events = self.journal.read()
         if not events:
             raise ValueError(f"{self.journal.path} is empty; expected a sweep_started event; append it first")
-        known = self._load()
-        self._runs = SweepRuns.open(self.tracking_uri, self.experiment, events[0], known.parent if known else None)
-        fresh = Progress(without_password(self.tracking_uri), self.experiment, self._runs.parent)
-        same = known is not None and _store_of(known) == _store_of(fresh)
-        self._progress = known if known and same and known.offset <= self.journal.path.stat().st_size else fresh
-        self._remember()
-        self._save()
+        with alone(self.folder / "upload.lock"):  # another sender may be about to write what it has sent
+            known = self._load()
+            self._runs = SweepRuns.open(self.tracking_uri, self.experiment, events[0], known.parent if known else None)
+            fresh = Progress(without_password(self.tracking_uri), self.experiment, self._runs.parent)
+            same = known is not None and _store_of(known) == _store_of(fresh)
+            self._progress = known if known and same and known.offset <= self.journal.path.stat().st_size else fresh
+            self._remember()
+            self._save()
         return self._runs.parent
 
     def start(self) -> None:

@@ -79,6 +79,7 @@ def test_couplings_that_follow_the_senders_alone_are_not():
     assert result.p > 0.05
 
 
+@pytest.mark.slow
 def test_without_any_relation_p_is_spread_evenly():
     known = wiring(10)
     p = [agreement(noise(100 + seed), known, relabeled, draws=60).p for seed in range(60)]

@@ -68,6 +68,7 @@ def test_every_parameter_gets_a_gradient(name):
     assert all(reached.values()), [key for key, value in reached.items() if not value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_equal_finite_differences(name, training):

@@ -53,6 +53,7 @@ def test_influence_agrees_with_finite_differences(slot, name):
     )
 
 
+@pytest.mark.slow
 @every_stage
 def test_same_frame_influence_agrees_with_finite_differences(slot, name):
     model = population(perturbed(build(SLOTS[slot], name)), slot).eval()

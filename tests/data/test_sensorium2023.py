@@ -289,6 +289,7 @@ def test_a_pickled_source_is_small_and_reads_the_same(session):
     np.testing.assert_array_equal(pickle.loads(packed).read(1, 7, 20).stimulus, expected.stimulus)
 
 
+@pytest.mark.slow
 def test_a_spawned_process_reads_the_same(session):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         clip = pool.apply(session.source.read, (1, 7, 20))

@@ -87,6 +87,7 @@ def read_everything(reader, folder: Path) -> None:
                 assert all(np.isfinite(array).all() for array in vars(read).values() if array is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Reading `.npy`")  # numpy, of a scrambled header that still means something
 @pytest.mark.parametrize(
     ("kind", "module", "read"),

@@ -76,6 +76,7 @@ def worker(rank, folder, shares):
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_workers_equal_one_on_the_whole_batch(tmp_path):
     shares = [(2, 2), (1, 4), (3, 0)]
     multiprocessing.spawn(worker, (str(tmp_path), shares), nprocs=2)

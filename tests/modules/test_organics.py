@@ -166,6 +166,7 @@ def test_membranes_and_gain_stay_within_their_bounds_for_any_parameters_and_inpu
             assert (a <= torch.maximum(first, 1 + row * passed) * (1 + 1e-9)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0.5, 3.0])
 def test_it_comes_to_rest_from_any_state(size):
     for seed in range(4):

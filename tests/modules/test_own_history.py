@@ -90,6 +90,7 @@ def test_a_step_is_answered_by_a_peak_and_then_less():
     assert (rates[40] > 1.5 * rates[-1]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parent", PARENTS)
 @pytest.mark.parametrize("size", [0.5, 3.0, 10.0])
 def test_around_its_fixed_point_a_deviation_shrinks_without_changing_sign(parent, size):
@@ -105,6 +106,7 @@ def test_around_its_fixed_point_a_deviation_shrinks_without_changing_sign(parent
         assert (slope < 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parent", PARENTS)
 @pytest.mark.parametrize(
     ("link", "least"),
@@ -126,6 +128,7 @@ def turns(rates, share):
     return [int((torch.diff(column[column != 0]) != 0).sum()) for column in signs.T]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parent", PARENTS)
 @pytest.mark.parametrize(("link", "most"), [("softplus", 2), ("elu1", 5)])
 @pytest.mark.parametrize("size", [0.5, 3.0, 10.0])

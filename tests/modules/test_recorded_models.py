@@ -50,6 +50,7 @@ def batch_of(session):
     return batch.to("cpu", torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("session", "interaction"),
     [(past, given) for given in PAST] + [(others, given) for given in OTHERS],

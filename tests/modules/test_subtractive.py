@@ -99,6 +99,7 @@ def test_a_brief_change_of_drive_is_passed_on_in_full_and_not_scaled():
         torch.testing.assert_close(out[:, -1] - out[:, -2], torch.ones(1, N, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parent", PARENTS)
 @pytest.mark.parametrize("size", [0.5, 3.0, 10.0])
 def test_around_its_fixed_point_a_deviation_shrinks_without_changing_sign(parent, size):

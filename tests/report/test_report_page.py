@@ -128,6 +128,7 @@ def test_the_page_is_small_even_for_many_neurons(sweep):
     assert "data:image/png;base64," in page.read_text(), "many neurons are drawn as an image"
 
 
+@pytest.mark.slow
 def test_words_from_files_stay_words(hostile):
     html = write_report(hostile).read_text()
     page = Page(html)

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from neuroint.tracking import Journal, TrackingError, Uploader, default_uri
+from neuroint.tracking.server import alone
 
 
 @pytest.fixture
@@ -366,3 +367,16 @@ def test_an_experiment_deleted_in_the_ui_is_told_before_training(make, runs):
     runs.client.delete_experiment(runs.client.get_experiment_by_name("experiment").experiment_id)
     with pytest.raises(TrackingError, match=r"experiment 'experiment' could not be opened.*restore or rename"):
         make()
+
+
+def test_an_uploader_takes_up_what_was_sent_only_when_no_other_is_sending(sweep, journal, make):
+    """A sender that was given up may still be waiting for its last answer."""
+    tell_run(journal)
+    first = make()
+    with alone(sweep / "upload.lock"):
+        preparing = threading.Thread(target=lambda: Uploader(sweep, first.tracking_uri, first.experiment).prepare())
+        preparing.start()
+        preparing.join(0.5)
+        assert preparing.is_alive()
+    preparing.join(30)
+    assert not preparing.is_alive()
