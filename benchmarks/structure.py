@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import yaml
 from jaxtyping import Float
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from neuroint.analysis.influence import recorded_influence
 from neuroint.analysis.structure import Null, agreement, relabeled, rewired_edges
@@ -123,7 +123,8 @@ def found_by(folders: list[Path]) -> dict[str, tuple[Session, Matrix, float]]:
 def _reliability(found: list[np.ndarray]) -> float:
     """Mean rank correlation between the couplings of two seeds, pairs of different neurons only."""
     off = ~np.eye(len(found[0]), dtype=bool)
-    pairs = [spearmanr(a[off], b[off]).statistic for a, b in itertools.combinations(found, 2)]
+    ranks = [rankdata(matrix[off]) for matrix in found]
+    pairs = [np.corrcoef(a, b)[0, 1] for a, b in itertools.combinations(ranks, 2)]
     return float(np.mean(pairs)) if pairs else float("nan")
 
 

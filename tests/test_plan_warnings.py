@@ -5,6 +5,7 @@ from dataclasses import replace
 from worlds import make_session
 
 from neuroint.data.base import DEV_TEST, UNUSED
+from neuroint.sweep.driver import warn_of_untestable
 from neuroint.sweep.planning import untestable
 
 
@@ -26,3 +27,10 @@ def test_sessions_of_one_animal_are_tested_over_their_stimuli_and_animals_over_a
     sessions = [with_dev_test_stimuli(make_session(name), 1) for name in ("a", "b")]
     assert untestable(sessions) == ""
     assert "1 stimulus or block" in untestable([replace(session, animal="m") for session in sessions])
+
+
+def test_a_sweep_without_any_verdict_to_come_says_so_before_it_starts(caplog):
+    one = with_dev_test_stimuli(make_session(), 1)
+    warn_of_untestable([one])
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "no verdict can be tested: dev-test of 'one'" in caplog.text

@@ -13,17 +13,17 @@ DEEP = -36.0  # below it softplus(d) and exp(d) differ by less than the last dig
 
 def log_rectified(drive: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Compute log(softplus(d) + 1e-6), which is finite for every drive."""
-    return torch.log(functional.softplus(_full(drive)) + FLOOR)
+    return torch.log(functional.softplus(full(drive)) + FLOOR)
 
 
 def log_positive(rate: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Compute log(max(r, 0) + 1e-6), which is finite for every rate, also behind a link that lets rates be negative."""
-    return torch.log(_full(rate).clamp(min=0) + FLOOR)
+    return torch.log(full(rate).clamp(min=0) + FLOOR)
 
 
 def log_softplus(drive: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Compute log(softplus(d)) to the last digits for every drive; below -36 it is the drive itself."""
-    drive = _full(drive)
+    drive = full(drive)
     safe = drive.clamp(min=DEEP)
     return torch.where(drive < DEEP, drive, torch.log(functional.softplus(safe)))
 
@@ -35,6 +35,6 @@ def drive_of_log_rate(log_rate: Float[Tensor, "*shape"]) -> Float[Tensor, "*shap
     return torch.where(log_rate < DEEP, log_rate, rate + torch.log(-torch.expm1(-rate)))
 
 
-def _full(values: Tensor) -> Tensor:
-    """Hold at least single precision: three digits of a logarithm are not one digit of what it is the logarithm of."""
+def full(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Hold numbers in at least single precision: for logarithms, and for sums from which one's own term is taken."""
     return values if values.dtype == torch.float64 else values.float()

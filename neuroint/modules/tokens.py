@@ -100,8 +100,3 @@ def excluded(
 def compressed(drive: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Compress a drive for queries and keys: itself near 0, its logarithm far from it, so that logits stay small."""
     return torch.asinh(drive)
-
-
-def full(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Hold numbers in at least single precision, for sums over a population from which one's own term is taken."""
-    return values if values.dtype == torch.float64 else values.float()

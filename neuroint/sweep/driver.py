@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ from neuroint.recordings import open_data
 from neuroint.report import write_neurons, write_report
 from neuroint.sweep.claim import check_claim, claimed, rooted
 from neuroint.sweep.cluster import cluster
-from neuroint.sweep.planning import ArmSummary, summarize_arms
+from neuroint.sweep.planning import ArmSummary, summarize_arms, untestable
 from neuroint.sweep.progress import follow
 from neuroint.sweep.run import Sweeper
 from neuroint.sweep.scoring import is_scored, score_arms
 from neuroint.sweep.selection import ArmError, representatives
 from neuroint.tracking import Journal, Pending, SweepRecord, Uploader, check_reachable, default_uri, provenance
+
+log = logging.getLogger(__name__)
 
 LAST_UPLOAD_S = {"finished": 60.0, "failed": 20.0, "interrupted": 10.0}
 
@@ -61,6 +64,7 @@ def run_sweep(
     sessions = open_data(sweep.data)
     _check_data(folder, sessions)
     arms = summarize_arms(sweep, sessions)
+    warn_of_untestable(sessions)
     check_reachable(uri)
     with cluster(sweep.resources, cpus) as capacity, claimed(folder, sweep):
         uploader = _prepare(sweep, folder, sessions, uri)
@@ -68,6 +72,12 @@ def run_sweep(
         with follow(folder / "journal.jsonl", style, sweep):
             status, message = _phases(Sweeper(sweep, folder, tags, capacity))
         return _end(folder, status, message, uploader)
+
+
+def warn_of_untestable(sessions: list[Session]) -> None:
+    """Say before hours are spent that the report will hold no verdict; the scores may be all that is wanted."""
+    if warning := untestable(sessions):
+        log.warning("%s", warning)
 
 
 def _check_data(folder: Path, sessions: list[Session]) -> None:

@@ -11,8 +11,9 @@ from torch.nn import functional
 
 from neuroint.modules.base import Context, Reads, prepared
 from neuroint.modules.chunks import over_frames
+from neuroint.modules.rectified import full
 from neuroint.modules.selection import refuse_subset
-from neuroint.modules.tokens import EmbeddingFrom, EmbeddingTokens, compressed, full, null_start, softmax_weights
+from neuroint.modules.tokens import EmbeddingFrom, EmbeddingTokens, compressed, null_start, softmax_weights
 from neuroint.registry import Count, Fact, interactions
 
 

@@ -13,9 +13,10 @@ from torch.nn import functional
 from neuroint.modules.base import Context, Reads, prepared
 from neuroint.modules.chunks import over_frames
 from neuroint.modules.positions import Positions
+from neuroint.modules.rectified import full
 from neuroint.modules.rotary import ROTATIONS
 from neuroint.modules.selection import refuse_subset
-from neuroint.modules.tokens import EmbeddingFrom, EmbeddingTokens, compressed, full
+from neuroint.modules.tokens import EmbeddingFrom, EmbeddingTokens, compressed
 from neuroint.registry import Count, Fact, Positive, interactions
 
 

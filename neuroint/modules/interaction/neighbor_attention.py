@@ -14,8 +14,9 @@ from neuroint.modules.graphs import Graph, dense, edge_scores, neighbor_graph
 from neuroint.modules.neighbors import neighbor_sum
 from neuroint.modules.pair_bias import PAIR_BIASES, Position
 from neuroint.modules.positions import Positions
+from neuroint.modules.rectified import full
 from neuroint.modules.selection import refuse_subset
-from neuroint.modules.tokens import WEIGHTS, EmbeddingFrom, EmbeddingTokens, Weights, full, null_start
+from neuroint.modules.tokens import WEIGHTS, EmbeddingFrom, EmbeddingTokens, Weights, null_start
 from neuroint.registry import Count, Fact, Index, Positive, interactions
 
 

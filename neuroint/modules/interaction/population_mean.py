@@ -12,8 +12,9 @@ from torch.nn import functional
 from neuroint.modules.base import Context, Reads, prepared
 from neuroint.modules.chunks import over_frames
 from neuroint.modules.embedding import EMBEDDINGS
+from neuroint.modules.rectified import full
 from neuroint.modules.selection import refuse_subset
-from neuroint.modules.tokens import EmbeddingFrom, compressed, full
+from neuroint.modules.tokens import EmbeddingFrom, compressed
 from neuroint.registry import Count, Fact, interactions
 
 

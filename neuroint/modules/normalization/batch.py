@@ -14,7 +14,7 @@ from torch.func import functional_call
 from neuroint.modules.base import Context, Reads
 from neuroint.modules.batch_norm import SynchronizedBatchNorm
 from neuroint.modules.blending import Blend
-from neuroint.modules.tokens import full
+from neuroint.modules.rectified import full
 from neuroint.registry import Fact, normalizations
 
 

@@ -15,8 +15,8 @@ from neuroint.modules.base import Context, Reads
 from neuroint.modules.blending import Blend, divided_by_size, spread
 from neuroint.modules.neighbors import neighbor_sum
 from neuroint.modules.positions import Positions
+from neuroint.modules.rectified import full
 from neuroint.modules.selection import refuse_subset
-from neuroint.modules.tokens import full
 from neuroint.registry import Fact, normalizations
 
 Groups = Literal["places", "planes"]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from neuroint.modules.base import Context, Reads
 from neuroint.modules.blending import Blend, divided_by_size, spread
+from neuroint.modules.rectified import full
 from neuroint.modules.selection import refuse_subset
-from neuroint.modules.tokens import full
 from neuroint.registry import Fact, normalizations
 
 
