@@ -93,7 +93,7 @@ def fitted_scores(arm: str, seed: int, sessions: list[Session], folder) -> dict[
         link="softplus",
         optimizer={"name": "adamw", "learning_rate": 0.05, "weight_decay": 0.0},
         schedule="cosine",
-        train={"epochs": 12, "frames": 150, "batch_size": 8, "steps_per_epoch": 12},
+        train={"epochs": 12, "frames": 150, "batch_size": 4, "steps_per_epoch": 12},
         reference="static",
         arms=ARMS,
     )
