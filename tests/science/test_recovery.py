@@ -1,5 +1,7 @@
-"""What ``benchmarks/recovery.py`` measures of a model is what it is."""
+"""What ``benchmarks/recovery.py`` measures of a model is what it is, and a corner of its matrix is found again."""
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,14 +11,15 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from recovery_parts.designs import DESIGNS, Design
+from recovery_parts.designs import CONTROL, DESIGNS, Design
 from recovery_parts.fitting import SESSION, drive_as_stimulus, model_on_known_drive, split
 from recovery_parts.scores import against, coupling_of, effects, noise_correlations, profile
-from recovery_parts.tables import reports_coupling
+from recovery_parts.tables import mean_of, reports_coupling
 from recovery_parts.world import Clips, Known
 
 from neuroint.data.base import Facts
 
+PROGRAM = Path(__file__).parents[2] / "benchmarks" / "recovery.py"
 WHERE = {"mode": "oracle", "snr": "high"}
 NEURONS, FRAMES = 6, 120
 
@@ -103,3 +106,51 @@ def test_coupling_is_reported_only_when_large_useful_and_not_shared_noise(excess
         row("latent", "distance_kernel", noise_same_bin=same_bin, less_twin=learned),
     ]
     assert reports_coupling(found, **WHERE, truth="latent", design="distance_kernel") is reported
+
+
+CORNER = {  # truth: the design that is made of it, or that would be fooled
+    "none": "distance_kernel",
+    "own_history": "own_history",
+    "pool": "population_pool",
+    "rate_coupling": "distance_kernel",
+    "latent": "distance_kernel",
+}
+
+
+@pytest.fixture(scope="module")
+def corner(tmp_path_factory):
+    """One seed of the matrix at the higher SNR with the drive known: each truth's design, and the static control."""
+    cells = [f"oracle/high/{truth}/0/{design}" for truth, one in CORNER.items() for design in (CONTROL, one)]
+    folder = tmp_path_factory.mktemp("corner")
+    command = [sys.executable, PROGRAM, "--cells", *cells, "--cache", folder, "--out", folder / "found.json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "found.json").read_text())["rows"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("truth", "least"), [("own_history", 0.1), ("pool", 0.3), ("rate_coupling", 0.02)])
+def test_the_design_with_the_truths_equation_predicts_better_than_a_static_nonlinearity(corner, truth, least):
+    gain = [mean_of(corner, "feve", truth=truth, design=design) for design in (CORNER[truth], CONTROL)]
+    assert gain[0] - gain[1] > least
+    assert gain[0] > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_constants_kernel_and_pool_come_back(corner):
+    found = {truth: next(r for r in corner if r["truth"] == truth and r["design"] == d) for truth, d in CORNER.items()}
+    assert found["own_history"]["found exponent"] == pytest.approx(2, abs=0.4)
+    assert found["own_history"]["found tau_s"] == pytest.approx(0.2, rel=0.3)
+    assert found["pool"]["pool_corr"] > 0.9
+    assert found["rate_coupling"]["coupling_corr"] > 0.8
+    assert found["rate_coupling"]["coupling_slope"] == pytest.approx(1, abs=0.3)
+    assert found["none"]["coupling_norm"] < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("truth", "reported"), [("rate_coupling", True), ("latent", False)])
+def test_coupling_is_reported_where_it_is_and_not_for_a_shared_latent(corner, truth, reported):
+    assert reports_coupling(corner, **WHERE, truth=truth, design="distance_kernel") is reported
