@@ -122,7 +122,7 @@ def _phases(sweeper: Sweeper) -> tuple[str, str]:
         return "failed", str(fault)
     except OSError as fault:
         return "failed", f"a disk or folder refused: {fault}"
-    except Exception:
+    except Exception:  # a bug ends the sweep, not its record: journal, report and exit code tell its traceback
         return "failed", traceback.format_exc()
     return "finished", ""
 

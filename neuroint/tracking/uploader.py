@@ -91,7 +91,8 @@ class Uploader:
     def prepare(self) -> str:
         """Create database, experiment and parent run, or find them again; call it before any worker starts.
 
-        Returns the parent run's identifier. The journal must already hold ``sweep_started``.
+        Returns the parent run's identifier. The journal must already hold ``sweep_started``. Waits for another sender
+        of this sweep, such as one that was given up and still has an answer to come.
 
         Raises:
             TrackingError: the store does not answer or refuses.
