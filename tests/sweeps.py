@@ -19,12 +19,14 @@ import psutil
 import yaml
 from data.sensorium_folder import statistics, write_dynamic
 
-from neuroint.tracking import SweepRecord
+from neuroint.config import SweepConfig, parse_sweep
+from neuroint.tracking import Journal, SweepRecord
 
 PROGRAM = [sys.executable, "-m", "neuroint.cli"]
 TIERS = ("train",) * 12 + ("oracle",) * 4 + ("live_test_main",) * 4 + ("final_test_main",) * 4
 STIMULI = (*range(12), *(20, 21, 20, 21), *(22, 23, 22, 23), *(24, 25, 24, 25))
 NEURONS = 6
+RATE = "optimizer.learning_rate"
 CORE = {"channels": [2, 3], "spatial_kernels": [3, 3], "temporal_kernels": [3, 2]}
 
 FRAGILE = '''
@@ -110,6 +112,28 @@ def write_question(file: Path, **changes: Any) -> Path:
     """Write a question as YAML."""
     file.write_text("# Which arm?\n" + yaml.safe_dump(question(**changes), sort_keys=False))
     return file
+
+
+def small(**changes: Any) -> SweepConfig:
+    """Parse a question."""
+    return parse_sweep(question(**changes))
+
+
+def entering(file: Path) -> Any:
+    """Begin a journal; returns a function that enters whole runs, and whose ``record()`` says what is in it."""
+    journal = Journal(file)
+    journal.append("sweep_started", sweep="small")
+
+    def enter(key, status, scored, phase="tune", arm="none", params=None):
+        journal.append("run_started", run=key, phase=phase, arm=arm, seed=1, params=params or {RATE: 0.01})
+        for epoch, score in enumerate(scored, 1):
+            scores = dict.fromkeys(("best_validation_score", "validation_score"), score)
+            journal.append("epoch", run=key, epoch=epoch, metrics={"train_loss": 1.0, **scores})
+        if status:
+            journal.append("run_finished", run=key, status=status, metrics={"best_validation_score": max(scored)})
+
+    enter.record = lambda: SweepRecord.from_journal(journal.path)
+    return enter
 
 
 def write_plugin(folder: Path) -> Path:

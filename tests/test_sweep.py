@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -13,34 +12,28 @@ import pandas as pd
 import pytest
 import ray
 import torch
-from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import Searcher
 from safetensors.numpy import load_file
 from sweeps import (
     assert_nothing_twice,
+    entering,
     events,
     learned,
     mlflow_runs,
-    question,
     record_of,
+    small,
     write_recording,
 )
 
-from neuroint import registry
-from neuroint.config import Resources, parse_sweep
+from neuroint.config import Resources
 from neuroint.seeding import derive
 from neuroint.sweep.claim import check_claim, claimed, rooted
 from neuroint.sweep.cluster import cluster as cluster_of
 from neuroint.sweep.driver import run_sweep, unlock
 from neuroint.sweep.progress import follow
-from neuroint.sweep.proposals import Proposals, open_study, start_points
-from neuroint.sweep.run import Sweeper, trials_at_once
-from neuroint.sweep.samplers import ARMS, REFERENCE, budget, runs_planned
+from neuroint.sweep.run import trials_at_once
 from neuroint.sweep.scoring import _score
-from neuroint.sweep.selection import ArmError, best_runs, distinct, representatives
-from neuroint.sweep.stopping import make_stopping
 from neuroint.sweep.trial import run_trial
-from neuroint.tracking import Journal, SweepRecord, default_uri
+from neuroint.tracking import Journal, default_uri
 
 RATE = "optimizer.learning_rate"
 SEARCHED = {"name": "adamw", "learning_rate": {"loguniform": [0.005, 0.05]}}
@@ -50,230 +43,10 @@ TWO_ARMS = {
 }
 
 
-def small(**changes):
-    """A sweep in memory."""
-    return parse_sweep(question(**changes))
-
-
-class Scored:
-    """A Tune trial, as schedulers see it."""
-
-    def __init__(self, arm: str, key: str) -> None:
-        self.trial_id, self.config = f"tune's name of {key}", {"job": json.dumps({"arm": arm, "key": key})}
-
-
-def result(epoch: int, score: float, **more) -> dict:
-    return {"epoch": epoch, "best_validation_score": score, **more}
-
-
 @pytest.fixture
 def journal(tmp_path):
     """A journal that has begun, and a way to enter whole runs."""
-    journal = Journal(tmp_path / "journal.jsonl")
-    journal.append("sweep_started", sweep="small")
-
-    def enter(key, status, scored, phase="tune", arm="none", params=None):
-        journal.append("run_started", run=key, phase=phase, arm=arm, seed=1, params=params or {RATE: 0.01})
-        for epoch, score in enumerate(scored, 1):
-            scores = dict.fromkeys(("best_validation_score", "validation_score"), score)
-            journal.append("epoch", run=key, epoch=epoch, metrics={"train_loss": 1.0, **scores})
-        if status:
-            journal.append("run_finished", run=key, status=status, metrics={"best_validation_score": max(scored)})
-
-    enter.record = lambda: SweepRecord.from_journal(journal.path)
-    return enter
-
-
-def test_a_run_is_judged_by_runs_of_its_arm_at_the_same_epoch_only(journal):
-    sweep = small(search={"grace_epochs": 1, "reduction_factor": 2})
-    stopping = make_stopping(sweep, ARMS, journal.record())
-    trials = {key: Scored(arm, key) for arm, key in [("none", "a"), ("none", "b"), ("own_past", "c"), ("none", "d")]}
-    for trial in trials.values():
-        stopping.on_trial_add(None, trial)
-    judge = lambda key, *how, **more: stopping.on_trial_result(None, trials[key], result(*how, **more))  # noqa: E731
-    assert judge("a", 1, 0.5) == TrialScheduler.CONTINUE
-    assert judge("c", 1, 0.1) == TrialScheduler.CONTINUE, "another arm's run is no rival"
-    assert judge("b", 1, 0.4) == TrialScheduler.STOP, "below the better half at the same epoch"
-    assert judge("a", 2, 0.6) == TrialScheduler.CONTINUE
-    assert judge("d", 1, 0.55) == TrialScheduler.CONTINUE, "better than the others were at epoch 1"
-    assert judge("d", 3, 0.1, finished=1) == TrialScheduler.CONTINUE, "what has run its length is not stopped"
-
-
-def test_an_undefined_score_neither_stops_a_run_nor_judges_others(journal):
-    stopping = make_stopping(small(search={"grace_epochs": 1}), ARMS, journal.record())
-    trials = [Scored("none", key) for key in "ab"]
-    for trial in trials:
-        stopping.on_trial_add(None, trial)
-    assert stopping.on_trial_result(None, trials[0], result(1, float("nan"))) == TrialScheduler.CONTINUE
-    assert stopping.on_trial_result(None, trials[1], result(1, -0.3)) == TrialScheduler.CONTINUE
-
-
-def test_after_an_interruption_runs_are_judged_by_those_that_had_ended(journal):
-    journal("arm-none-0000", "finished", [0.5, 0.6, 0.7])
-    journal("reference-none-0000", "finished", [0.9, 0.9, 0.9])
-    stopping = make_stopping(small(search={"grace_epochs": 1, "reduction_factor": 2}), ARMS, journal.record())
-    worse, better = Scored("none", "arm-none-0001"), Scored("none", "arm-none-0002")
-    for trial in (worse, better):
-        stopping.on_trial_add(None, trial)
-    assert stopping.on_trial_result(None, worse, result(1, 0.4)) == TrialScheduler.STOP
-    assert stopping.on_trial_result(None, better, result(1, 0.6)) == TrialScheduler.CONTINUE, "a stage of its own"
-
-
-def test_nothing_is_stopped_where_no_run_is_longer_than_its_grace(journal):
-    stopping = make_stopping(small(search={"grace_epochs": 3}), ARMS, journal.record())
-    for key, score in (("a", 0.5), ("b", 0.1)):
-        trial = Scored("none", key)
-        stopping.on_trial_add(None, trial)
-        assert stopping.on_trial_result(None, trial, result(1, score)) == TrialScheduler.CONTINUE
-
-
-def proposals(sweep, folder, arm, stage=ARMS, optimum=None, record=None) -> tuple[Proposals, list[dict]]:
-    """Ask for everything that is left of an arm, and give the configurations."""
-    study = open_study(sweep, arm, stage, folder, optimum or {})
-    if record is not None:
-        study.take_up(record)
-    found = Proposals([study], lambda key: None)
-    return found, [json.loads(found.suggest(f"t{n}")["job"]) for n in range(found.left())]
-
-
-def values(jobs: list[dict]) -> list[float]:
-    return [job["specs"]["optimizer"]["options"]["learning_rate"] for job in jobs]
-
-
-def test_an_arm_starts_at_the_references_optimum_then_at_the_given_points(tmp_path):
-    sweep = small(optimizer=SEARCHED, arms=TWO_ARMS, search={"trials": 3, "points": [{RATE: 0.04}]})
-    _, jobs = proposals(sweep, tmp_path, "pool", optimum={RATE: 0.0123})
-    assert values(jobs)[:2] == [0.0123, 0.04]
-    own = registry.normalizations["population_pool"].choices["initial_strength"].default
-    assert jobs[0]["specs"]["normalization"]["options"]["initial_strength"] == own
-    assert [job["key"] for job in jobs] == [f"arm-pool-{n:04d}" for n in range(3)]
-    assert len({job["seed"] for job in jobs}) == 1, "tuning compares configurations at one seed"
-
-
-def test_points_out_of_an_arms_range_are_left_to_its_sampler():
-    narrow = {"none": {}, "slow": {"optimizer": {"learning_rate": {"loguniform": [1e-4, 1e-3]}}}}
-    sweep = small(optimizer=SEARCHED, arms=narrow)
-    assert start_points(sweep, "slow", {RATE: 0.02}) == []
-    assert start_points(sweep, "none", {RATE: 0.02}) == [{RATE: 0.02}]
-
-
-def test_what_is_proposed_does_not_depend_on_where_a_search_was_interrupted(tmp_path):
-    sweep = small(optimizer=SEARCHED, search={"trials": 4, "sampler": "random"})
-    (tmp_path / "whole").mkdir()
-    whole = values(proposals(sweep, tmp_path / "whole", "none")[1])
-    assert len(set(whole)) == 4
-    study = open_study(sweep, "none", ARMS, tmp_path, {})
-    journal = Journal(tmp_path / "journal.jsonl")
-    journal.append("sweep_started", sweep="small")
-    first = [study.ask(), study.ask()]
-    journal.append("run_started", run=first[0].key, phase="tune", arm="none", seed=1)
-    journal.append("run_finished", run=first[0].key, status="finished", metrics={"best_validation_score": 0.1})
-    record = SweepRecord.from_journal(journal.path)
-    _, rest = proposals(sweep, tmp_path, "none", record=record)
-    assert [job["key"] for job in rest] == ["arm-none-0001", "arm-none-0002", "arm-none-0003"]
-    assert values(rest) == whole[1:]
-    states = [trial.state.name for trial in open_study(sweep, "none", ARMS, tmp_path, {}).study.trials]
-    assert states == ["COMPLETE", "RUNNING", "RUNNING", "RUNNING"]
-
-
-def test_optuna_is_told_how_runs_ended_and_an_undefined_score_is_a_failure(tmp_path):
-    sweep = small(optimizer=SEARCHED, search={"trials": 5})
-    found, jobs = proposals(sweep, tmp_path, "none")
-    found.on_trial_result("t1", result(1, 0.2))
-    found.on_trial_complete("t0", result(3, 0.4, finished=1))
-    found.on_trial_complete("t1", result(2, 0.25))
-    found.on_trial_complete("t2", error=True)
-    found.on_trial_complete("t3", result(0, float("nan"), finished=1, diverged=1))
-    found.on_trial_complete("t4", result(3, float("nan"), finished=1))
-    trials = open_study(sweep, "none", ARMS, tmp_path, {}).study.trials
-    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL", "FAIL", "FAIL"]
-    assert trials[0].value == 0.4
-    assert trials[1].intermediate_values == {1: 0.2, 2: 0.25}
-    assert all(set(trial.params) == {RATE} for trial in trials)
-    assert isinstance(found, Searcher)
-    assert len(jobs) == 5
-
-
-def test_a_grid_tries_every_combination_once_and_its_points_first(tmp_path):
-    space = {"name": "adamw", "learning_rate": {"choice": [0.01, 0.02]}, "weight_decay": {"choice": [0, 0.1, 0.2]}}
-    point = {RATE: 0.02, "optimizer.weight_decay": 0.1}
-    sweep = small(optimizer=space, search={"sampler": "grid", "trials": 1, "reference_trials": 2, "points": [point]})
-    _, jobs = proposals(sweep, tmp_path, "none", optimum={RATE: 0.01})
-    tried = [tuple(job["specs"]["optimizer"]["options"][k] for k in ("learning_rate", "weight_decay")) for job in jobs]
-    assert tried[0] == (0.02, 0.1)
-    assert sorted(tried) == sorted(product([0.01, 0.02], [0, 0.1, 0.2]))
-    assert (budget(sweep, "none", REFERENCE), budget(sweep, "none", ARMS)) == (0, 6)
-
-
-def test_arms_get_equal_numbers_of_trials_and_the_reference_some_before(tmp_path):
-    sweep = small(optimizer=SEARCHED, search={"reference_trials": 3, "trials": 4}, confirm={"top": 2, "seeds": 3})
-    assert [budget(sweep, arm, REFERENCE) for arm in sweep.arms] == [3, 0]
-    assert [budget(sweep, arm, ARMS) for arm in sweep.arms] == [4, 4]
-    assert [runs_planned(sweep, arm) for arm in sweep.arms] == [3 + 4 + 6, 4 + 6]
-
-
-def test_the_best_runs_are_complete_ones_first_and_an_arm_without_any_says_why(journal):
-    journal("arm-none-0000", "finished", [0.2])
-    journal("arm-none-0001", "stopped", [0.9])
-    journal("arm-none-0002", "finished", [0.3])
-    journal("arm-none-0003", "finished", [float("nan")])
-    journal("arm-bad-0000", "diverged", [0.8], arm="bad")
-    record = journal.record()
-    assert [run.key[-1] for run in best_runs(record, "none")] == ["2", "0", "1"]
-    with pytest.raises(ArmError, match=r"arm 'bad' has no usable run among 1 trials \(arm-bad-0000 diverged"):
-        best_runs(record, "bad")
-
-
-def test_a_configuration_that_was_tried_twice_is_confirmed_once(journal):
-    for key, score, rate, channels in [
-        ("reference-none-0000", 0.5, 0.01, [2]),
-        ("arm-none-0000", 0.5, 0.01, [2]),
-        ("arm-none-0001", 0.4, 0.01, [4]),
-        ("arm-none-0002", 0.3, 0.02, [2]),
-    ]:
-        journal(key, "finished", [score], params={RATE: rate, "core.channels": channels, "seed": len(key)})
-    best = best_runs(journal.record(), "none")
-    assert [run.key[-9:] for run in distinct(best, [RATE, "core.channels"])] == ["none-0000", "none-0001", "none-0002"]
-    assert distinct(best, []) == best[:1], "without anything to search there is one configuration"
-
-
-def test_the_best_configurations_are_confirmed_and_none_of_them_twice(journal, tmp_path):
-    sweep = small(optimizer=SEARCHED, confirm={"top": 2, "seeds": 2})
-    for key, score, rate in [
-        ("reference-none-0000", 0.5, 0.01),
-        ("arm-none-0000", 0.5, 0.01),
-        ("arm-none-0001", 0.4, 0.02),
-    ]:
-        journal(key, "finished", [score], params={RATE: rate})
-    jobs = Sweeper(sweep, tmp_path, {}, {})._confirm_jobs(journal.record(), "none")
-    assert [job.key[-5:] for job in jobs] == ["c0-s0", "c0-s1", "c1-s0", "c1-s1"]
-    assert values([job.to_dict() for job in jobs]) == [0.01, 0.01, 0.02, 0.02]
-
-
-def test_an_arm_is_represented_by_the_best_mean_over_seeds_of_whole_configurations(journal):
-    for key, score, status in [
-        ("c0-s0", 0.5, "finished"),
-        ("c0-s1", 0.1, "finished"),
-        ("c1-s0", 0.3, "finished"),
-        ("c1-s1", 0.4, "finished"),
-        ("c2-s0", 0.9, "finished"),
-        ("c2-s1", 0.9, "failed"),
-    ]:
-        journal(f"confirm-none-{key}", status, [score], phase="confirm")
-    chosen = representatives(journal.record(), ["none"])["none"]
-    assert [run.key for run in chosen] == ["confirm-none-c1-s0", "confirm-none-c1-s1"]
-    with pytest.raises(ArmError, match="arm 'other' has no configuration confirmed with every seed"):
-        representatives(journal.record(), ["other"])
-
-
-def test_no_arm_is_represented_by_a_configuration_whose_score_is_undefined(journal):
-    for key, score in [("c0-s0", float("nan")), ("c0-s1", 0.9), ("c1-s0", 0.3), ("c1-s1", 0.4)]:
-        journal(f"confirm-none-{key}", "finished", [score], phase="confirm")
-    chosen = representatives(journal.record(), ["none"])["none"]
-    assert [run.key for run in chosen] == ["confirm-none-c1-s0", "confirm-none-c1-s1"]
-    journal("confirm-odd-c0-s0", "finished", [float("nan")], phase="confirm", arm="odd")
-    with pytest.raises(ArmError, match="confirm-odd-c0-s0 finished, its score is undefined"):
-        representatives(journal.record(), ["odd"])
+    return entering(tmp_path / "journal.jsonl")
 
 
 def test_a_sweep_is_not_resumed_with_other_recordings(tmp_path):

@@ -113,8 +113,7 @@ def _prepare(sweep: SweepConfig, folder: Path, sessions: list[Session], uri: str
 def _phases(sweeper: Sweeper) -> tuple[str, str]:
     """Carry the sweep as far as it goes; returns how it ended, and why if it is not finished."""
     try:
-        sweeper.search()
-        sweeper.confirm()
+        sweeper.fit()
         score_arms(sweeper.sweep, sweeper.folder, DEV_TEST, "comparison of arms")
     except KeyboardInterrupt:
         return "interrupted", "stopped from outside"

@@ -22,8 +22,8 @@ def refusal_in(traceback: str) -> str | None:
     return found[-1] if found else None
 
 
-def refusal_behind(error: BaseException | None) -> OSError | None:
-    """Find the operating system's refusal among the causes of an error."""
-    while error is not None and not isinstance(error, OSError):
+def cause_of(error: BaseException | None, kinds: tuple[type[Exception], ...]) -> Exception | None:
+    """Find the first error of some kinds among an error and its causes."""
+    while error is not None and not isinstance(error, kinds):
         error = error.__cause__ or error.__context__
     return error

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import optuna
 from optuna.storages import JournalStorage
@@ -32,6 +32,7 @@ from neuroint.tracking.journal import SweepRecord
 TOLD = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED}  # anything else has failed
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where configurations come from."""
 
@@ -200,37 +201,51 @@ def _default(sweep: SweepConfig, arm: str, path: str) -> Any:
 
 
 class Proposals(Searcher):
-    """Hands Ray Tune what sources propose, one source after the other, and passes on what became of it.
+    """Hands Ray Tune what the sources of each phase propose, one after the other, and passes on what became of it.
 
     Args:
-        sources: asked in this order.
+        phases: give the sources of a phase when all runs of the one before have ended, whose record they read. Tune
+            copies this object, which it could not if they were drawn from a generator.
         resume_from: folder of the last checkpoint of a run that had begun, by key.
     """
 
-    def __init__(self, sources: list[Any], resume_from: Callable[[str], str | None]) -> None:
+    def __init__(self, phases: Sequence[Callable[[], Sequence[Source]]], resume_from: Callable[[str], str | None]) -> None:
         super().__init__(metric=METRIC, mode="max")
-        self.sources, self.resume_from = sources, resume_from
-        self.asked: dict[str, tuple[Source, str]] = {}
+        self.phases, self.resume_from = list(phases), resume_from
+        self.sources: Sequence[Source] = ()
+        self.running: dict[str, tuple[Source, str]] = {}
 
     def left(self) -> int:
-        """How many runs are still to be proposed."""
+        """How many runs of this phase are still to be proposed."""
         return sum(source.left() for source in self.sources)
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Propose the next run; Tune asks as often as there were runs left."""
+    def go_on(self) -> bool:
+        """Pass to the first phase of which something is left, unless it is this one; tells whether there is one."""
+        while not self.left():
+            if not self.phases:
+                return False
+            self.sources = self.phases.pop(0)()
+        return True
+
+    def suggest(self, trial_id: str) -> Any:
+        """Propose the next run: nothing while a phase waits for its last ones, and the end after the last phase."""
+        if not self.left() and self.running:
+            return None
+        if not self.go_on():
+            return Searcher.FINISHED
         source = next(source for source in self.sources if source.left())
         job = source.ask()
-        self.asked[trial_id] = source, job.key
+        self.running[trial_id] = source, job.key
         return {"job": json.dumps(job.to_dict()), "resume_from": self.resume_from(job.key)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Pass on an epoch's score."""
-        source, key = self.asked[trial_id]
+        source, key = self.running[trial_id]
         source.report(key, int(result["epoch"]), float(result[METRIC]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Pass on how a run ended."""
-        source, key = self.asked[trial_id]
+        source, key = self.running.pop(trial_id)
         if result and METRIC in result:
             source.report(key, int(result["epoch"]), float(result[METRIC]))
         source.tell(key, "failed" if error else status_of(result or {}), float((result or {}).get(METRIC, math.nan)))

@@ -1,25 +1,24 @@
 """Carry a sweep through its phases: search the reference, search every arm, confirm.
 
-Each phase is one Tune experiment, in which all arms share the processes. Tune is told nothing of earlier attempts: what
-is left to do follows from the sweep's journal and from the arms' studies, so an interrupted sweep goes on where it
-stopped.
+All phases are one Tune experiment, in which they and all arms share the processes: each costs seconds to start. Tune is
+told nothing of earlier attempts: what is left to do follows from the sweep's journal and from the arms' studies, so an
+interrupted sweep goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler
 
 from neuroint.config import Resources, SweepConfig, TrialConfig
 from neuroint.seeding import derive
-from neuroint.sweep.outcome import refusal_behind
-from neuroint.sweep.proposals import Jobs, Proposals, open_study
+from neuroint.sweep.outcome import cause_of
+from neuroint.sweep.proposals import Jobs, Proposals, Source, open_study
 from neuroint.sweep.samplers import ARMS, REFERENCE, budget
 from neuroint.sweep.selection import ArmError, best_runs, distinct
 from neuroint.sweep.stopping import make_stopping
@@ -47,27 +46,32 @@ class Sweeper:
     tags: Mapping[str, dict[str, str]]
     capacity: Mapping[str, float]
 
-    def search(self) -> None:
-        """Search the reference arm, then give every arm the same further number of trials from its optimum.
+    def fit(self) -> None:
+        """Run what is left of all phases; the experiment's folder is only of use while it runs.
 
         Raises:
             ArmError: no run of the reference arm is usable, so the others have nothing to start from.
+            OSError: a disk is full or a folder is gone, in the driver or in a trial.
         """
-        reference, optimum = self.sweep.reference, {}
-        if budget(self.sweep, reference, REFERENCE):
-            self._search_stage(REFERENCE, [reference], optimum)
-            optimum = self._values(best_runs(self.record(), reference, REFERENCE)[0])
-        self._search_stage(ARMS, self._arms(), optimum)
+        files = RunFiles(self.folder)
+        files.ray.mkdir(exist_ok=True)
+        proposals = Proposals(self.phases(), files.resume_from)
+        if not proposals.go_on():
+            return
+        try:
+            self._tuner(proposals, files.ray).fit()
+        except Exception as error:
+            raise cause_of(error, (ArmError, OSError)) or error from error
+        for used in files.ray.glob("*.tune"):
+            shutil.rmtree(used, ignore_errors=True)
 
-    def confirm(self) -> None:
-        """Retrain the best configurations of every arm with fresh seeds, the same ones in all arms.
+    def phases(self) -> list[Callable[[], list[Source]]]:
+        """List what proposes the runs of each phase, to be called when all runs of the phase before have ended.
 
-        What failed is tried again, unless a test was read for its arm: then what represents the arm is settled.
+        The reference is searched first; then every arm gets the same further number of trials from its optimum; then
+        the best configurations of every arm are retrained with fresh seeds, the same ones in all arms.
         """
-        record = self.record()
-        settled = {record.runs[read["run"]].arm for read in record.test_reads}
-        jobs = [job for arm in self._arms() if arm not in settled for job in self._confirm_jobs(record, arm)]
-        self._experiment(CONFIRM, Proposals([Jobs(jobs)], self._files().resume_from), FIFOScheduler(), record)
+        return [self._reference_phase, self._arms_phase, self._confirm_phase]
 
     def record(self) -> SweepRecord:
         """What the journal says by now."""
@@ -80,13 +84,29 @@ class Sweeper:
     def _values(self, run: RunRecord) -> dict[str, Any]:
         return {path: run.params[path] for path in self.sweep.arms[run.arm].distributions}
 
-    def _search_stage(self, stage: str, arms: list[str], optimum: Mapping[str, Any]) -> None:
-        record, files = self.record(), self._files()
-        studies = [open_study(self.sweep, arm, stage, files.ray, optimum) for arm in arms]
+    def _reference_phase(self) -> list[Source]:
+        reference = self.sweep.reference
+        return self._studies(REFERENCE, [reference], {}) if budget(self.sweep, reference, REFERENCE) else []
+
+    def _arms_phase(self) -> list[Source]:
+        reference, optimum = self.sweep.reference, {}
+        if budget(self.sweep, reference, REFERENCE):
+            optimum = self._values(best_runs(self.record(), reference, REFERENCE)[0])
+        return self._studies(ARMS, self._arms(), optimum)
+
+    def _confirm_phase(self) -> list[Source]:
+        """What failed is tried again, unless a test was read for its arm: then what represents the arm is settled."""
+        record = self.record()
+        settled = {record.runs[read["run"]].arm for read in record.test_reads}
+        jobs = [job for arm in self._arms() if arm not in settled for job in self._confirm_jobs(record, arm)]
+        return [Jobs(jobs)]
+
+    def _studies(self, stage: str, arms: list[str], optimum: Mapping[str, Any]) -> list[Source]:
+        record, folder = self.record(), RunFiles(self.folder).ray
+        studies = [open_study(self.sweep, arm, stage, folder, optimum) for arm in arms]
         for study in studies:
             study.take_up(record)
-        stopping = make_stopping(self.sweep, stage, record)
-        self._experiment(stage, Proposals(studies, files.resume_from), stopping, record)
+        return list(studies)
 
     def _confirm_jobs(self, record: SweepRecord, arm: str) -> list[TrialConfig]:
         """The runs that are to confirm an arm and did not end yet; none of an arm without a usable trial."""
@@ -107,34 +127,21 @@ class Sweeper:
         key = f"{CONFIRM}-{arm}-c{index}-s{k}"
         return self.sweep.trial(arm, self._values(run), key=key, phase=CONFIRM, seed=seed)
 
-    def _files(self) -> RunFiles:
-        files = RunFiles(self.folder)
-        files.ray.mkdir(exist_ok=True)
-        return files
-
-    def _experiment(self, phase: str, proposals: Proposals, stopping: FIFOScheduler, record: SweepRecord) -> None:
-        """Run what is left of a phase in a Tune experiment; its folder is only of use while it runs.
-
-        Raises:
-            OSError: a disk is full or a folder is gone, in the driver or in a trial.
-        """
-        if not proposals.left():
-            return
-        storage = self._files().ray
-        name = f"{phase}-{len(list(storage.glob(f'{phase}-*.tune'))) + 1}.tune"
-        tuner = tune.Tuner(
+    def _tuner(self, proposals: Proposals, storage: Path) -> tune.Tuner:
+        record = self.record()
+        return tune.Tuner(
             tune.with_resources(run_trial, self._per_trial()),
             tune_config=tune.TuneConfig(
-                num_samples=proposals.left(),
+                num_samples=-1,  # the proposals say when there are no more
                 search_alg=proposals,
-                scheduler=stopping,
+                scheduler=make_stopping(self.sweep, record),
                 # A stopped trial of several workers must lose its process, or they train on and keep their places.
                 reuse_actors=self.sweep.resources.workers == 1,
                 max_concurrent_trials=self._at_once(),
                 trial_dirname_creator=_folder_name,
             ),
             run_config=tune.RunConfig(
-                name=name,
+                name=f"{len(list(storage.glob('*.tune'))) + 1}.tune",
                 storage_path=str(storage),
                 failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
                 checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
@@ -142,12 +149,6 @@ class Sweeper:
                 verbose=0,
             ),
         )
-        try:
-            tuner.fit()
-        except Exception as error:
-            raise refusal_behind(error) or error from error
-        for used in storage.glob(f"{phase}-*.tune"):
-            shutil.rmtree(used, ignore_errors=True)
 
     def _at_once(self) -> int:
         fit = trials_at_once(self.sweep.resources, self.capacity)

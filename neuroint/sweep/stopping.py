@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,46 +25,52 @@ class Known:
 
 
 class WithinArms(FIFOScheduler):
-    """Compares a run with those of its arm only, at the same epoch; never stops what has run its full length.
+    """Compares a run with those of its arm and stage only, at the same epoch; never stops what runs its full length.
+
+    Confirmed runs are not judged at all: what is compared later are whole runs.
 
     Args:
         sweep: sets when a run is first judged, and how many are kept.
-        stage: of the search; runs of another stage are not compared.
         record: scores of runs that ended before an interruption count as if it had not been.
     """
 
-    def __init__(self, sweep: SweepConfig, stage: str, record: SweepRecord) -> None:
+    def __init__(self, sweep: SweepConfig, record: SweepRecord) -> None:
         super().__init__()
-        self.halvings = {arm: _halving(sweep) for arm in sweep.arms}
+        self.halvings: dict[str, ASHAScheduler] = defaultdict(lambda: _halving(sweep))
         for run in record.runs.values():
-            if run.key.startswith(f"{stage}-{run.arm}-"):
-                self.halvings[run.arm].on_trial_add(None, Known(run.key))  # pyright: ignore[reportArgumentType]
+            if run.phase == "tune":
+                self._enter(run.key)
                 for epoch, metrics in sorted(run.epochs.items()):
-                    self._judge(run.arm, run.key, {"epoch": epoch, **metrics})
+                    self._judge(run.key, {"epoch": epoch, **metrics})
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Enter a run."""
-        job = job_of(trial.config)
-        self.halvings[job["arm"]].on_trial_add(tune_controller, Known(job["key"]))  # pyright: ignore[reportArgumentType]
+        self._enter(job_of(trial.config)["key"])
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Stop a run that is worse than the best share of its arm's runs at this epoch."""
+        """Stop a run that is worse than the best share of its rivals at this epoch."""
         job = job_of(trial.config)
-        decision = self._judge(job["arm"], job["key"], result)
-        return decision if status_of(result) == "stopped" else TrialScheduler.CONTINUE
+        judged = job["phase"] == "tune" and status_of(result) == "stopped"
+        decision = self._judge(job["key"], result)
+        return decision if judged else TrialScheduler.CONTINUE
 
-    def _judge(self, arm: str, key: str, result: Mapping[str, Any]) -> str:
+    def _enter(self, key: str) -> None:
+        self._rivals(key).on_trial_add(None, Known(key))  # pyright: ignore[reportArgumentType]
+
+    def _judge(self, key: str, result: Mapping[str, Any]) -> str:
         if not math.isfinite(result.get(METRIC, math.nan)):
             return TrialScheduler.CONTINUE
-        return self.halvings[arm].on_trial_result(None, Known(key), dict(result))  # pyright: ignore[reportArgumentType]
+        return self._rivals(key).on_trial_result(None, Known(key), dict(result))  # pyright: ignore[reportArgumentType]
+
+    def _rivals(self, key: str) -> ASHAScheduler:
+        """Runs whose keys differ in the last number only."""
+        return self.halvings[key.rsplit("-", 1)[0]]
 
 
-def make_stopping(sweep: SweepConfig, stage: str, record: SweepRecord) -> FIFOScheduler:
-    """Make the scheduler of a stage; it stops nothing where halving is off or no run is longer than its grace."""
+def make_stopping(sweep: SweepConfig, record: SweepRecord) -> FIFOScheduler:
+    """Make the scheduler of a sweep; it stops nothing where halving is off or no run is longer than its grace."""
     search = sweep.search
-    return (
-        WithinArms(sweep, stage, record) if search.asha and search.grace_epochs < _longest(sweep) else FIFOScheduler()
-    )
+    return WithinArms(sweep, record) if search.asha and search.grace_epochs < _longest(sweep) else FIFOScheduler()
 
 
 def _halving(sweep: SweepConfig) -> ASHAScheduler:
