@@ -266,22 +266,21 @@ def test_a_compiled_core_trains_to_the_scores_of_the_eager_one(tmp_path):
         from test_train import fit, make_config
         from torch._dynamo.utils import counters
         core = {{"channels": [3], "spatial_kernels": [3], "temporal_kernels": [3]}}
-        train = {{"epochs": 1, "batch_size": 2, "compile": sys.argv[1] == "compiled"}}
-        config = make_config(core=core, optimizer={{"name": "sgd", "learning_rate": 0.1}}, train=train)
-        metrics = fit(config, Path(sys.argv[2])).metrics
-        print(json.dumps([metrics, counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())]))
+        for name in ("eager", "compiled"):
+            train = {{"epochs": 1, "batch_size": 2, "compile": name == "compiled"}}
+            config = make_config(core=core, optimizer={{"name": "sgd", "learning_rate": 0.1}}, train=train)
+            metrics = fit(config, Path(sys.argv[1]) / name).metrics
+            print(json.dumps([metrics, counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())]))
     """
     cached = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
-    found = {}
-    for name in ("eager", "compiled"):
-        run = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(script), name, str(tmp_path / name)],
-            capture_output=True,
-            text=True,
-            env=os.environ | cached,
-        )
-        assert run.returncode == 0, run.stderr
-        found[name] = json.loads(run.stdout.splitlines()[-1])
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env=os.environ | cached,
+    )
+    assert run.returncode == 0, run.stderr
+    found = dict(zip(("eager", "compiled"), map(json.loads, run.stdout.splitlines()[-2:]), strict=True))
     (eager, no_graphs, _), (compiled, graphs, breaks) = found["eager"], found["compiled"]
     assert (no_graphs, graphs, breaks) == (0, 2, 0), "one graph to train and one to predict, each whole"
     assert compiled == [pytest.approx(eager[0], abs=1e-4)]
