@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.spatial import KDTree
 from torch import Tensor
 
 Positions = Float[np.ndarray, "neurons 3"]
@@ -22,6 +21,8 @@ def nearest_neighbors(
     Raises:
         ValueError: fewer than two cells, or a position that is not finite.
     """
+    from scipy.spatial import KDTree  # here, because every process that trains would wait for it
+
     n_neurons = len(positions_um)
     if n_neurons < 2:
         raise ValueError(f"neighbors need at least 2 neurons, got {n_neurons}; choose a design without neighbors")
