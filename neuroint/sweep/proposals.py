@@ -200,6 +200,9 @@ def _default(sweep: SweepConfig, arm: str, path: str) -> Any:
     return choice.default if choice else None
 
 
+Phase = Callable[[], Sequence[Source]]
+
+
 class Proposals(Searcher):
     """Hands Ray Tune what the sources of each phase propose, one after the other, and passes on what became of it.
 
@@ -209,7 +212,7 @@ class Proposals(Searcher):
         resume_from: folder of the last checkpoint of a run that had begun, by key.
     """
 
-    def __init__(self, phases: Sequence[Callable[[], Sequence[Source]]], resume_from: Callable[[str], str | None]) -> None:
+    def __init__(self, phases: Sequence[Phase], resume_from: Callable[[str], str | None]) -> None:
         super().__init__(metric=METRIC, mode="max")
         self.phases, self.resume_from = list(phases), resume_from
         self.sources: Sequence[Source] = ()

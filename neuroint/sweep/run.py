@@ -8,7 +8,7 @@ interrupted sweep goes on where it stopped.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ray import tune
 from neuroint.config import Resources, SweepConfig, TrialConfig
 from neuroint.seeding import derive
 from neuroint.sweep.outcome import cause_of
-from neuroint.sweep.proposals import Jobs, Proposals, Source, open_study
+from neuroint.sweep.proposals import Jobs, Phase, Proposals, Source, open_study
 from neuroint.sweep.samplers import ARMS, REFERENCE, budget
 from neuroint.sweep.selection import ArmError, best_runs, distinct
 from neuroint.sweep.stopping import make_stopping
@@ -65,7 +65,7 @@ class Sweeper:
         for used in files.ray.glob("*.tune"):
             shutil.rmtree(used, ignore_errors=True)
 
-    def phases(self) -> list[Callable[[], list[Source]]]:
+    def phases(self) -> list[Phase]:
         """List what proposes the runs of each phase, to be called when all runs of the phase before have ended.
 
         The reference is searched first; then every arm gets the same further number of trials from its optimum; then
