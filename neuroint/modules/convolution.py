@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from neuroint.data.base import Inputs
 
@@ -44,6 +46,65 @@ def over_time(
     """Apply a layer on images whose rows are time and whose columns are pixels."""
     sheet = x.permute(0, 2, 1, 3, 4).flatten(3).contiguous(memory_format=torch.channels_last)
     return layer(sheet).unflatten(3, x.shape[3:]).permute(0, 2, 1, 3, 4)
+
+
+class FilterOverTime(nn.Conv2d):
+    """Filter sheets ``batch channel time pixel`` over time, as ``Conv2d`` with a kernel of one pixel does.
+
+    On a CPU the gradient of the weights is a matrix product per tap. oneDNN's takes 2 to 7 times as long for the sizes
+    of the factorized baseline: ``python benchmarks/formulation.py``.
+    """
+
+    def __init__(self, inner: int, outer: int, taps: int) -> None:
+        super().__init__(inner, outer, (taps, 1))
+
+    def forward(self, input: Float[Tensor, "batch channel time pixel"]) -> Tensor:
+        """Apply the filters to all times at which they fit."""
+        if input.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        return _OverTime.apply(input, self.weight, self.bias)
+
+
+class _OverTime(torch.autograd.Function):
+    @staticmethod
+    def forward(sheet: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return functional.conv2d(sheet, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        sheet, weight, _ = inputs
+        ctx.save_for_backward(sheet, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        sheet, weight = ctx.saved_tensors
+        wants_sheet, wants_weight, wants_bias = ctx.needs_input_grad
+        gradient = gradients[0].contiguous(memory_format=torch.channels_last)
+        how = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "transposed": False, "output_padding": [0, 0]}
+        # oneDNN cannot do the bias without the weights, so it is asked for neither.
+        to_sheet, _, _ = torch.ops.aten.convolution_backward(
+            gradient, sheet, weight, [len(weight)], **how, groups=1, output_mask=[wants_sheet, False, False]
+        )
+        to_weight = _per_tap(sheet, gradient, weight.shape[2]) if wants_weight else None
+        return to_sheet, to_weight, gradient.sum((0, 2, 3)) if wants_bias else None
+
+
+def _per_tap(
+    sheet: Float[Tensor, "batch channel time pixel"],
+    gradient: Float[Tensor, "batch new_channel new_time pixel"],
+    taps: int,
+) -> Float[Tensor, "new_channel channel taps 1"]:
+    """Sum over batch, time and pixels of the gradient times what each tap saw."""
+    seen, gradient = sheet.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
+    new_time = gradient.shape[1]
+    columns = [clip.flatten(0, 1).T for clip in gradient]
+    products = [
+        torch.stack(
+            [column @ clip[tap : tap + new_time].flatten(0, 1) for column, clip in zip(columns, seen, strict=True)]
+        ).sum(0)
+        for tap in range(taps)
+    ]
+    return torch.stack(products, -1)[..., None]
 
 
 def shrunken(core: str, height: int, width: int, kernels: Sequence[int]) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from neuroint.data.base import Inputs
 from neuroint.modules.base import Reads
 from neuroint.modules.batch_norm import SynchronizedBatchNorm
 from neuroint.modules.convolution import (
+    FilterOverTime,
     check_frames,
     check_layers,
     input_planes,
@@ -31,7 +32,7 @@ class _Layer(nn.Module):
     def __init__(self, inner: int, outer: int, spatial: int, temporal: int, momentum: float) -> None:
         super().__init__()
         self.spatial = nn.Conv2d(inner, outer, spatial)
-        self.temporal = nn.Conv2d(outer, outer, (temporal, 1))
+        self.temporal = FilterOverTime(outer, outer, temporal)
         self.norm = SynchronizedBatchNorm(outer, momentum=momentum)
 
     def forward(
@@ -40,7 +41,7 @@ class _Layer(nn.Module):
         return over_time(self._in_time, over_frames(self.spatial, x))
 
     def _in_time(self, sheet: Float[Tensor, "batch channel time pixel"]) -> Tensor:
-        return functional.elu(self.norm(self.temporal(sheet)))
+        return functional.elu(self.norm(self.temporal(sheet)), inplace=True)
 
 
 @cores.register("factorized_conv3d")
