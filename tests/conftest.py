@@ -9,6 +9,7 @@ os.environ.update(
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MPLBACKEND": "Agg",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "OMP_NUM_THREADS": "1",  # there is a process of tests per core, and threads that wait for each other spin
     }
 )
 
