@@ -32,6 +32,32 @@ def input_planes(inputs: Inputs, behavior: bool) -> Float[Tensor, "batch time pl
     return video.permute(0, 1, 4, 2, 3)
 
 
+def stimulus_and_behavior(
+    inputs: Inputs, behavior: bool
+) -> tuple[Float[Tensor, "batch time plane height width"], Float[Tensor, "batch time behavior"] | None]:
+    """Give the stimulus, and behavior if asked for; the same errors as ``input_planes``, whose planes are not made."""
+    if behavior and inputs.behavior is not None:
+        return input_planes(inputs, False), inputs.behavior
+    return input_planes(inputs, behavior), None
+
+
+def filter_frames(
+    layer: nn.Conv2d,
+    x: Float[Tensor, "batch time channel height width"],
+    constant: Float[Tensor, "batch time plane"] | None = None,
+) -> Float[Tensor, "batch time new_channel new_height new_width"]:
+    r"""Filter every frame and, as the layer's last inputs, planes that are constant in a frame.
+
+    A plane of value :math:`b` adds :math:`b \sum w` to every pixel, because nothing is padded.
+    """
+    if constant is None:
+        return over_frames(layer, x)
+    pictures, planes = layer.weight.split([x.shape[2], constant.shape[2]], dim=1)
+    added = constant.to(planes.dtype) @ planes.sum((2, 3)).T
+    out = over_frames(lambda frames: functional.conv2d(frames, pictures, layer.bias), x)
+    return out + added[..., None, None]
+
+
 def over_frames(
     layer: Layer, x: Float[Tensor, "batch time channel height width"]
 ) -> Float[Tensor, "batch time new_channel new_height new_width"]:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from neuroint.modules.convolution import FilterOverTime
+from neuroint.modules.convolution import FilterOverTime, filter_frames, over_frames
 
 
 def filters(dtype=torch.float64) -> tuple[FilterOverTime, nn.Conv2d]:
@@ -54,3 +54,17 @@ def test_under_autocast_it_is_a_convolution_in_the_lower_precision():
         found, expected = own(sheet), plain(sheet)
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, expected)
+
+
+def test_constant_planes_need_not_be_made():
+    layer = nn.Conv2d(3, 4, 3).double()
+    pictures = torch.randn(2, 5, 1, 6, 7, dtype=torch.float64)
+    behavior = torch.randn(2, 5, 2, dtype=torch.float64, requires_grad=True)
+    planes = behavior[..., None, None].expand(2, 5, 2, 6, 7)
+    found, expected = filter_frames(layer, pictures, behavior), over_frames(layer, torch.cat([pictures, planes], 2))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
+    weights = torch.randn(found.shape, dtype=torch.float64)
+    asked = [behavior, *layer.parameters()]
+    for one, other in zip(*(torch.autograd.grad((x * weights).sum(), asked) for x in (found, expected)), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    assert torch.equal(filter_frames(layer, torch.cat([pictures, planes], 2)), expected)

@@ -16,11 +16,11 @@ from neuroint.modules.convolution import (
     FilterOverTime,
     check_frames,
     check_layers,
-    input_planes,
-    over_frames,
+    filter_frames,
     over_time,
     shrunken,
     start_weights,
+    stimulus_and_behavior,
 )
 from neuroint.modules.penalties import spatial_roughness, temporal_roughness, weighed_sum
 from neuroint.registry import Count, Fact, NonNegative, cores
@@ -36,9 +36,9 @@ class _Layer(nn.Module):
         self.norm = SynchronizedBatchNorm(outer, momentum=momentum)
 
     def forward(
-        self, x: Float[Tensor, "batch time channel height width"]
+        self, x: Float[Tensor, "batch time channel height width"], behavior: Float[Tensor, "batch time b"] | None = None
     ) -> Float[Tensor, "batch new_time new_channel new_height new_width"]:
-        return over_time(self._in_time, over_frames(self.spatial, x))
+        return over_time(self._in_time, filter_frames(self.spatial, x, behavior))
 
     def _in_time(self, sheet: Float[Tensor, "batch channel time pixel"]) -> Tensor:
         return functional.elu(self.norm(self.temporal(sheet)), inplace=True)
@@ -108,7 +108,11 @@ class FactorizedConv3d(nn.Module):
     def forward(self, inputs: Inputs) -> Float[Tensor, "batch time channel height width"]:
         """Turn the inputs into features of all but the first ``lost_frames`` frames."""
         check_frames("factorized_conv3d", inputs.n_frames, self.lost_frames)
-        return self.layers(input_planes(inputs, self.behavior))
+        first, *others = self.layers
+        x = first(*stimulus_and_behavior(inputs, self.behavior))
+        for layer in others:
+            x = layer(x)
+        return x
 
     def penalty(self) -> Float[Tensor, ""]:
         """Weigh the roughness of the first layer's filters."""
