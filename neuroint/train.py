@@ -22,6 +22,7 @@ from neuroint.data.loader import ClipLoader
 from neuroint.data.plan import TrainingPlan
 from neuroint.evaluation import DivergedError, evaluate, pooled_mean, score
 from neuroint.fit import Fit, load_finished, prepare
+from neuroint.memory import measure_anew, peak_mb
 from neuroint.results import write_outcome
 from neuroint.runtime import Runtime
 from neuroint.seeding import derive
@@ -40,6 +41,7 @@ def train_trial(config: TrialConfig, sessions: list[Session], runtime: Runtime) 
     Raises:
         DivergedError: the loss became infinite or NaN.
     """
+    measure_anew(runtime.device)
     fit = prepare(config, sessions, runtime, DTYPES[config.train.precision])
     train = config.train
     plan = TrainingPlan(
@@ -95,7 +97,7 @@ def _one_epoch(fit: Fit, plan: TrainingPlan, loader: ClipLoader, runtime: Runtim
         "learning_rate": fit.optimizer.param_groups[0]["lr"],
         "seconds": time.perf_counter() - began,
         "clips_per_s": clips / trained,
-        "peak_memory_mb": _peak_memory_mb(runtime.device),
+        "peak_memory_mb": peak_mb(runtime.device),
         "finished": int(fit.progress.finished),
     }
     fit.progress.last = metrics
@@ -184,14 +186,6 @@ def _summed(value: torch.Tensor, runtime: Runtime) -> torch.Tensor:
         value = value.clone()
         torch.distributed.all_reduce(value)
     return value
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts kilobytes
 
 
 def score_weights(

@@ -24,6 +24,7 @@ ORDER = (
     "neuroint.recordings",
     "neuroint.model",
     "neuroint.runtime",
+    "neuroint.memory",
     "neuroint.evaluation",
     "neuroint.fit",
     "neuroint.results",

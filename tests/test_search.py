@@ -60,6 +60,15 @@ def test_a_run_is_judged_by_runs_of_its_arm_at_the_same_epoch_only(journal):
     assert judge("d", 3, 0.1, finished=1) == TrialScheduler.CONTINUE, "what has run its length is not stopped"
 
 
+def test_a_run_that_was_to_be_stopped_when_the_driver_was_is_stopped_at_its_next_report(journal):
+    journal("arm-none-0000", "finished", [0.5, 0.6])
+    journal("arm-none-0001", None, [0.1])
+    stopping = make_stopping(small(search={"grace_epochs": 1, "reduction_factor": 2}), journal.record())
+    trial = Scored("arm-none-0001")
+    stopping.on_trial_add(None, trial)
+    assert stopping.on_trial_result(None, trial, result(1, 0.1)) == TrialScheduler.STOP
+
+
 def test_an_undefined_score_neither_stops_a_run_nor_judges_others(journal):
     stopping = make_stopping(small(search={"grace_epochs": 1}), journal.record())
     trials = [Scored(f"arm-none-000{n}") for n in range(2)]
@@ -143,6 +152,26 @@ def test_what_is_proposed_does_not_depend_on_where_a_search_was_interrupted(tmp_
     assert values(rest) == whole[1:]
     states = [trial.state.name for trial in open_study(sweep, "none", ARMS, tmp_path, {}).study.trials]
     assert states == ["COMPLETE", "RUNNING", "RUNNING", "RUNNING"]
+
+
+def test_a_run_that_had_begun_without_values_is_given_those_of_its_number(tmp_path):
+    sweep = small(optimizer=SEARCHED, search={"trials": 3, "sampler": "random"})
+    (tmp_path / "whole").mkdir()
+    whole = values(proposals(sweep, tmp_path / "whole", "none")[1])
+    study = open_study(sweep, "none", ARMS, tmp_path, {})
+    study.study.ask()  # and the driver is killed before it asks for values
+    assert values(proposals(sweep, tmp_path, "none", record=entering(tmp_path / "j").record())[1]) == whole
+
+
+def test_a_line_of_a_study_that_a_full_disk_cut_is_left_out(tmp_path):
+    sweep = small(optimizer=SEARCHED, search={"trials": 2, "sampler": "random"})
+    _, before = proposals(sweep, tmp_path, "none")
+    (file,) = tmp_path.glob("*.optuna")
+    with file.open("a") as study:
+        study.write('{"op_code": 5, "worker')
+    again = open_study(sweep, "none", ARMS, tmp_path, {})
+    again.take_up(entering(tmp_path / "j").record())
+    assert values([again.ask().to_dict() for _ in range(2)]) == values(before)
 
 
 def test_optuna_is_told_how_runs_ended_and_an_undefined_score_is_a_failure(tmp_path):

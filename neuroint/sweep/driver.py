@@ -9,6 +9,7 @@ from pathlib import Path
 
 from neuroint.config import SweepConfig, load_sweep
 from neuroint.data.base import DEV_TEST, FINAL_TEST, Session
+from neuroint.data.hashing import fingerprint
 from neuroint.recordings import open_data
 from neuroint.report import write_neurons, write_report
 from neuroint.sweep.claim import check_claim, claimed, rooted
@@ -96,7 +97,9 @@ def _check_data(folder: Path, sessions: list[Session]) -> None:
 
 
 def _data_hash(sessions: list[Session]) -> str:
-    return ",".join(session.fingerprint[:16] for session in sessions)
+    """Identify recordings, and which of their clips are trained on and scored."""
+    clips = [[repr(s.tiers).encode(), s.lengths.tobytes(), s.stimulus_ids.tobytes()] for s in sessions]
+    return ",".join(fingerprint([s.fingerprint.encode(), *c])[:16] for s, c in zip(sessions, clips, strict=True))
 
 
 def _prepare(sweep: SweepConfig, folder: Path, sessions: list[Session], uri: str) -> Uploader:

@@ -7,8 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-_SYSTEM = "|".join(n for n, e in vars(builtins).items() if isinstance(e, type) and issubclass(e, OSError))
-_REFUSAL = re.compile(rf"^(?:{_SYSTEM}): .*$", re.MULTILINE)
+_NETWORK = (ConnectionError, TimeoutError)  # says nothing about files, and may not happen again
+_SYSTEM = "|".join(
+    name
+    for name, kind in vars(builtins).items()
+    if isinstance(kind, type) and issubclass(kind, OSError) and not issubclass(kind, _NETWORK)
+)
+_REFUSAL = re.compile(rf"^(?:{_SYSTEM}): .*$")
+_ENDED_BY = re.compile(r"^[\w.]+(?:\(\w+\))?: .*$", re.MULTILINE)  # lines of a traceback that are not indented
 
 
 def status_of(result: Mapping[str, Any]) -> str:
@@ -18,8 +24,8 @@ def status_of(result: Mapping[str, Any]) -> str:
 
 def refusal_in(traceback: str) -> str | None:
     """Find in a traceback what the operating system refused (a full disk, a lost folder), if that is what ended it."""
-    found = _REFUSAL.findall(traceback)
-    return found[-1] if found else None
+    found = _ENDED_BY.findall(traceback)
+    return found[-1] if found and _REFUSAL.match(found[-1]) else None
 
 
 def cause_of(error: BaseException | None, kinds: tuple[type[Exception], ...]) -> Exception | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ from neuroint.data.base import DEV_TEST, VALIDATION, Batch, Session
 from neuroint.data.loader import ClipLoader
 from neuroint.data.plan import TrainingPlan, evaluation_plan
 from neuroint.fit import Fit, prepare, start
+from neuroint.memory import measure_anew, peak_mb
 from neuroint.model import PopulationModel, build_model, facts_of
 from neuroint.runtime import LocalRuntime
 from neuroint.sweep.flops import step_counter
@@ -22,6 +22,7 @@ from neuroint.sweep.matching import Size, fair_control
 from neuroint.sweep.samplers import ARMS, REFERENCE, budget, runs_planned
 from neuroint.train import DTYPES, training_step
 
+CPU = torch.device("cpu")
 BACKWARD_FACTOR = 3  # a training step costs about three forward passes; validation one
 
 
@@ -143,7 +144,10 @@ def _plan(sweep: SweepConfig, arm: str, sessions: list[Session], measured: list[
     """Extrapolate from the dearest corner of an arm."""
     first = measured[0]
     seconds, steps = max(one.seconds for one in measured), max(one.steps for one in measured)
-    epoch = seconds * steps * (1 + _validation_share(first.config, sessions))
+    dearest = max(
+        one.seconds * one.steps * (1 + _validation_share(one.config, sessions)) * one.config.train.epochs
+        for one in measured
+    )
     return ArmPlan(
         name=arm,
         information=first.information,
@@ -154,7 +158,7 @@ def _plan(sweep: SweepConfig, arm: str, sessions: list[Session], measured: list[
         seconds_per_step=seconds,
         steps_per_epoch=steps,
         peak_memory_mb=max(one.peak_memory_mb for one in measured),
-        hours=runs_planned(sweep, arm) * epoch * first.config.train.epochs / 3600,
+        hours=runs_planned(sweep, arm) * dearest / 3600,
     )
 
 
@@ -187,21 +191,22 @@ def _corners(sweep: SweepConfig, arm: str) -> Iterator[TrialConfig]:
 
 def _measure(config: TrialConfig, sessions: list[Session]) -> _Measured:
     """Count one step and time another."""
+    measure_anew(CPU)
     fit, plan, batches, size = _first_step(config, sessions)
     began = time.perf_counter()
-    training_step(fit, batches, LocalRuntime(device=torch.device("cpu")), 1)
+    training_step(fit, batches, LocalRuntime(device=CPU), 1)
     return _Measured(
         config=config,
         information=fit.model.information,
         size=size,
         seconds=time.perf_counter() - began,
         steps=plan.steps_per_epoch,
-        peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_memory_mb=peak_mb(CPU),
     )
 
 
 def _first_step(config: TrialConfig, sessions: list[Session]) -> tuple[Fit, TrainingPlan, list[Batch], Size]:
-    runtime = LocalRuntime(device=torch.device("cpu"))
+    runtime = LocalRuntime(device=CPU)
     fit = prepare(config, sessions, runtime, DTYPES[config.train.precision])
     plan = _training_plan(replace(config, resources=Resources()), sessions)
     with ClipLoader(sessions) as loader:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,12 +95,11 @@ class ArmStudy:
 
     def ask(self) -> TrialConfig:
         """Suggest a value for every searched choice, and resolve them into a configuration."""
-        if self.again:
-            trial = Trial(self.study, self.study.trials[self.again.pop(0)]._trial_id)
-        else:
-            seed = derive(self.sweep.seed, "sampler", self.stage, self.arm, len(self._begun())) % 2**32
-            self.study.sampler = registry.samplers[self.sweep.search.sampler].build({}, {"seed": seed})
-            trial = self.study.ask()
+        again = self.again.pop(0) if self.again else None
+        number = len(self._begun()) if again is None else again
+        seed = derive(self.sweep.seed, "sampler", self.stage, self.arm, number) % 2**32
+        self.study.sampler = registry.samplers[self.sweep.search.sampler].build({}, {"seed": seed})
+        trial = self.study.ask() if again is None else Trial(self.study, self.study.trials[again]._trial_id)
         space = self.sweep.arms[self.arm].distributions
         values = {path: SUGGEST[d.kind](trial, path, d) for path, d in space.items()}
         seed = derive(self.sweep.seed, "tune")
@@ -155,6 +155,7 @@ def open_study(sweep: SweepConfig, arm: str, stage: str, folder: Path, optimum: 
     digest = hashlib.sha256(repr(sorted(space.items())).encode()).hexdigest()[:12]
     file = folder / f"{stage}-{arm}.optuna"
     file.with_name(f"{file.name}.lock").unlink(missing_ok=True)  # left by a killed driver; there is one driver
+    drop_torn_line(file)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(file))),
         study_name=f"{sweep.name}-{stage}-{arm}-{digest}",
@@ -164,6 +165,12 @@ def open_study(sweep: SweepConfig, arm: str, stage: str, folder: Path, optimum: 
     for point in start_points(sweep, arm, optimum):
         study.enqueue_trial(point, skip_if_exists=True)
     return ArmStudy(sweep, arm, stage, study)
+
+
+def drop_torn_line(file: Path) -> None:
+    """Cut off a last line that a killed driver or a full disk left unfinished: Optuna would append to it."""
+    if file.exists() and (lines := file.read_bytes()) and not lines.endswith(b"\n"):
+        os.truncate(file, lines.rfind(b"\n") + 1)
 
 
 def start_points(sweep: SweepConfig, arm: str, optimum: Mapping[str, Any]) -> list[dict[str, Any]]:

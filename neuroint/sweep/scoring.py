@@ -14,6 +14,7 @@ from neuroint import registry
 from neuroint.analysis.snr import snr_quintiles
 from neuroint.config import SweepConfig, TrialConfig
 from neuroint.data.base import DEV_TEST, VALIDATION
+from neuroint.evaluation import DivergedError
 from neuroint.fit import WEIGHTS_FILE
 from neuroint.metrics.moments import Moments
 from neuroint.results import write_moments
@@ -31,7 +32,7 @@ def score_arms(sweep: SweepConfig, folder: Path, tier: str, reason: str) -> None
     Runs that were scored already are left alone, so an interrupted phase goes on.
 
     Raises:
-        ArmError: arms that nothing represents; the others have been scored.
+        ArmError: arms that nothing represents, or whose rates are not finite; the others have been scored.
     """
     journal = Journal(folder / "journal.jsonl")
     record = SweepRecord.from_journal(journal.path)
@@ -43,7 +44,10 @@ def score_arms(sweep: SweepConfig, folder: Path, tier: str, reason: str) -> None
         if run.key not in known:
             journal.append("test_read", run=run.key, tier=tier, reason=reason)
     for run, found in _predict(sweep, folder, runs, tiers):
-        _record(journal, folder, run, found)
+        if isinstance(found, DivergedError):
+            faults.append(f"{run.key} cannot be scored on {' and '.join(tiers)}: {found}")
+        else:
+            _record(journal, folder, run, found)
     if faults:
         raise ArmError("; ".join(faults))
 
@@ -83,15 +87,22 @@ def _chosen(record: SweepRecord, arms: list[str]) -> tuple[list[RunRecord], list
 
 def _predict(
     sweep: SweepConfig, folder: Path, runs: list[RunRecord], tiers: tuple[str, ...]
-) -> Iterator[tuple[RunRecord, dict[str, dict[str, Moments]]]]:
-    """Predict tiers for every run, on whatever node is free."""
+) -> Iterator[tuple[RunRecord, dict[str, dict[str, Moments]] | DivergedError]]:
+    """Predict tiers for every run, on whatever node is free; a run that cannot be scored says why."""
     resources = sweep.resources
     remote = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(_score)
     waiting = {remote.remote(_job(folder, run), _weights(folder, run), tiers): run for run in runs}
     while waiting:
         stop_if_asked()
         for ready in ray.wait(list(waiting), timeout=POLL_S)[0]:
-            yield waiting.pop(ready), cast(dict[str, dict[str, Moments]], ray.get(ready))
+            yield waiting.pop(ready), _outcome(ready)
+
+
+def _outcome(ready: Any) -> dict[str, dict[str, Moments]] | DivergedError:
+    try:
+        return cast(dict[str, dict[str, Moments]], ray.get(ready))
+    except DivergedError as error:  # Ray raises what was raised there, as its own kind, too
+        return error
 
 
 def summary(tier: str, moments: Mapping[str, Moments]) -> dict[str, float]:

@@ -37,11 +37,13 @@ class WithinArms(FIFOScheduler):
     def __init__(self, sweep: SweepConfig, record: SweepRecord) -> None:
         super().__init__()
         self.halvings: dict[str, ASHAScheduler] = defaultdict(lambda: _halving(sweep))
+        self.overdue: set[str] = set()  # runs that were to be stopped when the driver was
         for run in record.runs.values():
             if run.phase == "tune":
                 self._enter(run.key)
-                for epoch, metrics in sorted(run.epochs.items()):
-                    self._judge(run.key, {"epoch": epoch, **metrics})
+                judged = [self._judge(run.key, {"epoch": epoch, **m}) for epoch, m in sorted(run.epochs.items())]
+                if run.status == "running" and TrialScheduler.STOP in judged:
+                    self.overdue.add(run.key)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Enter a run."""
@@ -51,7 +53,7 @@ class WithinArms(FIFOScheduler):
         """Stop a run that is worse than the best share of its rivals at this epoch."""
         job = job_of(trial.config)
         judged = job["phase"] == "tune" and status_of(result) == "stopped"
-        decision = self._judge(job["key"], result)
+        decision = TrialScheduler.STOP if job["key"] in self.overdue else self._judge(job["key"], result)
         return decision if judged else TrialScheduler.CONTINUE
 
     def _enter(self, key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from neuroint.recordings import open_data
 from neuroint.runtime import LocalRuntime, Runtime, TrainWorkerRuntime, device_for, fit_on_workers
 from neuroint.train import train_trial
 
+LONGEST_END_S = 120  # for a stopped trial to free what it holds before its process takes the next; Tune's is 2 s
 WORKERS_FOLDER = "workers"  # beside the experiments, so that a run finds its checkpoints again under its own name
 
 
@@ -28,6 +30,7 @@ def job_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_trial(config: dict[str, Any]) -> None:
     """Train the configuration in ``config["job"]``; a trial of several workers launches Ray Train from here."""
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", str(LONGEST_END_S))
     job = TrialConfig.from_dict(job_of(config))
     if job.resources.workers > 1:
         _launch_workers(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import shutil
 from pathlib import Path
@@ -66,7 +67,8 @@ class RunFiles:
 
     def forget(self, key: str) -> None:
         """Drop what only an unfinished run needs."""
-        shutil.rmtree(self.ray / WORKERS_FOLDER / key, ignore_errors=True)
+        for used in (self.ray / WORKERS_FOLDER / key, *self.ray.glob(f"*.tune/{glob.escape(key)}/checkpoint_*")):
+            shutil.rmtree(used, ignore_errors=True)
         self._note(key).unlink(missing_ok=True)
 
     def _note(self, key: str) -> Path:
@@ -86,17 +88,29 @@ class Watch(Callback):
         self.tags, self.files = tags, RunFiles(folder)
         self.journal = Journal(folder / "journal.jsonl")
         self.known = {run.key: max(run.epochs, default=0) for run in record.runs.values()}
+        self.begun, self.ended = set(record.runs), set[str]()
         self.fault: OSError | None = None
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Let Ctrl-C through, several times a second."""
+        """Let Ctrl-C through, several times a second, and what Tune would not.
+
+        Raises:
+            OSError: the files of a run could not be kept. Tune takes what is raised there for a failure of the run.
+            RuntimeError: Tune gave a run up and told nobody, so that the search would wait for it for ever.
+        """
         stop_if_asked()
+        if self.fault is not None:
+            raise self.fault
+        lost = [job_of(trial.config)["key"] for trial in trials if trial.status == "ERROR"]
+        if untold := set(lost) - self.ended:
+            raise RuntimeError(f"Ray Tune gave up {', '.join(sorted(untold))} before it began; go on with --resume")
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Record the configuration of a run."""
         job = TrialConfig.from_dict(job_of(trial.config))
         about = {"phase": job.phase, "arm": job.arm, "seed": job.seed, "params": job.flat(), "tags": self.tags[job.arm]}
         self.journal.append("run_started", run=job.key, **about)
+        self.begun.add(job.key)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -120,8 +134,14 @@ class Watch(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Keep a run's files and record how it ended."""
+        try:
+            self._complete(trial)
+        except OSError as error:
+            self.fault = error
+
+    def _complete(self, trial: Any) -> None:
         if self.fault is not None:
-            raise self.fault
+            return
         key, result = job_of(trial.config)["key"], trial.last_result
         last = self.files.resume_from(key)
         kept = self.files.keep(key, Checkpoint(last) if last else None)
@@ -145,10 +165,13 @@ class Watch(Callback):
         refused = refusal_in(traceback)
         if refused is not None:
             raise OSError(f"run {key} failed: {refused}")
+        if key not in self.begun:  # its process could not be started
+            self.on_trial_start(iteration, trials, trial)
         self._end(key, status="failed", metrics={}, message=traceback)
 
     def _end(self, key: str, **how: Any) -> None:
         self.journal.append("run_finished", run=key, **how)
+        self.ended.add(key)
         self.files.forget(key)
 
 

@@ -74,7 +74,7 @@ class Uploader:
         self._runs: SweepRuns
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._stopping, self._deadline = threading.Event(), float("inf")
+        self._stopping, self._pausing, self._deadline = threading.Event(), threading.Event(), float("inf")
 
     @property
     def parent(self) -> str:
@@ -130,8 +130,12 @@ class Uploader:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Send nothing while the body runs, so that an event is not sent before the files that belong to it exist."""
-        with self._lock:
-            yield
+        self._pausing.set()  # however much is still to be sent
+        try:
+            with self._lock:
+                yield
+        finally:
+            self._pausing.clear()
 
     def flush(self) -> Pending:
         """Send everything now, once, in this thread; returns what is left."""
@@ -170,6 +174,8 @@ class Uploader:
         for end, event in self.journal.follow(progress.offset):
             if self._expired():
                 raise TimeoutError("there was no time left to send the rest")
+            if self._pausing.is_set():
+                return
             if event is not None:
                 self._replay(event, progress)
             progress.offset = end
@@ -190,6 +196,8 @@ class Uploader:
         for files in list(progress.waiting):
             if self._expired():
                 return TimeoutError("there was no time left to send the files")
+            if self._pausing.is_set():
+                return last
             try:
                 self._runs.upload(files["run"], [self.folder / path for path in files["paths"]], files["message"])
             except Refused as error:
