@@ -1,7 +1,11 @@
-"""Run every benchmark and write its figures, with commit and date, to ``benchmarks/results/`` (``make bench``)."""
+"""Run every benchmark and write its figures, with commit and date, to ``benchmarks/results/`` (``make bench``).
+
+python benchmarks/run.py [--quick] [loader formulation ...]
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import subprocess
@@ -10,24 +14,39 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("loader", "formulation", "step", "overhead", "scaling", "recovery")
+BENCHMARKS = {
+    "loader": ["loader.py"],
+    "loader64": ["loader.py", "--dtype", "float64"],
+    "formulation": ["formulation.py"],
+    "step": ["step.py"],
+    "overhead": ["overhead.py"],
+    "scaling": ["scaling.py"],
+    "recovery": ["recovery.py"],
+}
 
 
 def main() -> int:
     """Run them one after the other, so that they do not disturb each other; returns the number that failed."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; by default all")
+    options.add_argument("--quick", action="store_true", help="fewer repeats")
+    asked = options.parse_args()
+    if unknown := set(asked.names) - set(BENCHMARKS):
+        options.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     failed = 0
-    for name in BENCHMARKS:
+    for name in asked.names or BENCHMARKS:
         out = results / f"{name}.json"
         began = time.time()
-        command = [sys.executable, str(HERE / f"{name}.py"), "--out", str(out), *sys.argv[1:]]
+        script, *given = [*BENCHMARKS[name], *["--quick"] * asked.quick]
+        command = [sys.executable, str(HERE / script), "--out", str(out), *given]
         if subprocess.run(command, check=False).returncode:
             failed += 1
             continue
         about = {
-            "command": f"python benchmarks/{name}.py {' '.join(sys.argv[1:])}".strip(),
+            "command": " ".join(["python", f"benchmarks/{script}", *given]),
             "commit": commit.stdout.strip(),
             "date": time.strftime("%Y-%m-%d"),
             "seconds": round(time.time() - began),
