@@ -77,8 +77,8 @@ def over_time(
 class FilterOverTime(nn.Conv2d):
     """Filter sheets ``batch channel time pixel`` over time, as ``Conv2d`` with a kernel of one pixel does.
 
-    On a CPU the gradient of the weights is a matrix product per tap. oneDNN's takes 2 to 7 times as long for the sizes
-    of the factorized baseline: ``python benchmarks/formulation.py``.
+    On a CPU the gradient of the weights is a matrix product per tap, because oneDNN's is slow (see
+    ``benchmarks/README.md``).
     """
 
     def __init__(self, inner: int, outer: int, taps: int) -> None:

@@ -130,7 +130,7 @@ def _phases(sweeper: Sweeper) -> tuple[str, str]:
 
 
 def _end(folder: Path, status: str, message: str, uploader: Uploader) -> Outcome:
-    """Record the end, write the report, and send the rest; a disk that is still full costs the report, no record."""
+    """Record the end, write the report, and send the rest; what goes wrong here costs the report, no record."""
     report = None
     try:
         with uploader.paused():  # so that the report is there when the end is sent
@@ -138,6 +138,8 @@ def _end(folder: Path, status: str, message: str, uploader: Uploader) -> Outcome
             report = write_report(folder)
     except OSError as fault:
         status, message = "failed", message or str(fault)
+    except Exception:  # a bug in the report: what was trained and recorded is there
+        status, message = "failed", message or traceback.format_exc()
     runs = SweepRecord.from_journal(folder / "journal.jsonl").runs.values()
     failed = tuple(run.key for run in runs if run.status == "failed")
     return Outcome(folder, status, message, failed, report, uploader.stop(LAST_UPLOAD_S[status]))

@@ -32,7 +32,10 @@ def best_runs(record: SweepRecord, arm: str, stage: str = "") -> list[RunRecord]
     usable = [r for r in tuned if r.status in ("finished", "stopped") and _is_scored(r)]
     if not usable:
         why = "; ".join(f"{run.key} {run.status}: {_last_line(run)}" for run in tuned)
-        raise ArmError(f"arm '{arm}' has no usable run among {len(tuned)} trials ({why or 'none was started'})")
+        raise ArmError(
+            f"arm '{arm}' has no usable run among {len(tuned)} trials ({why or 'none was started'}); they are not "
+            "tried again: remove the cause and start anew under another --name"
+        )
     return sorted(usable, key=lambda run: (run.status == "finished", run.metrics[METRIC]), reverse=True)
 
 
