@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from neuroint.data.base import DEV_TEST, FINAL_TEST
 from neuroint.report import tables
@@ -66,8 +66,12 @@ def _bullets(title: str, lines: Sequence[str]) -> str:
 def _table(table: Table) -> str:
     if not table.rows:
         return ""
-    rows = [table.header, ["---"] * len(table.header), *table.rows]
-    return "\n".join([f"## {_plain(table.caption)}", "", *("| " + " | ".join(map(_cell, row)) + " |" for row in rows)])
+    header, *rows = (_row(map(_cell, row)) for row in (table.header, *table.rows))
+    return "\n".join([f"## {_plain(table.caption)}", "", header, _row(["---"] * len(table.header)), *rows])
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _cell(text: str) -> str:
