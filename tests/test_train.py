@@ -69,7 +69,17 @@ RECIPES = {
 }
 
 
+@pytest.fixture
+def two_threads():
+    """What a trial of two CPUs has; tests have one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_last_bit(recipe, tmp_path):
     config = make_config(**RECIPES[recipe])

@@ -111,6 +111,7 @@ def test_coupling_is_reported_only_when_large_useful_and_not_shared_noise(excess
 CORNER = {  # truth: the design that is made of it, or that would be fooled
     "none": "distance_kernel",
     "own_history": "own_history",
+    "pool": "population_pool",
     "rate_coupling": "distance_kernel",
     "latent": "distance_kernel",
 }
@@ -129,7 +130,7 @@ def corner(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("truth", "least"), [("own_history", 0.1), ("rate_coupling", 0.02)])
+@pytest.mark.parametrize(("truth", "least"), [("own_history", 0.1), ("pool", 0.3), ("rate_coupling", 0.02)])
 def test_the_design_with_the_truths_equation_predicts_better_than_a_static_nonlinearity(corner, truth, least):
     gain = [mean_of(corner, "feve", truth=truth, design=design) for design in (CORNER[truth], CONTROL)]
     assert gain[0] - gain[1] > least
@@ -138,10 +139,11 @@ def test_the_design_with_the_truths_equation_predicts_better_than_a_static_nonli
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_constants_and_kernel_come_back(corner):
+def test_constants_kernel_and_pool_come_back(corner):
     found = {truth: next(r for r in corner if r["truth"] == truth and r["design"] == d) for truth, d in CORNER.items()}
     assert found["own_history"]["found exponent"] == pytest.approx(2, abs=0.4)
     assert found["own_history"]["found tau_s"] == pytest.approx(0.2, rel=0.3)
+    assert found["pool"]["pool_corr"] > 0.9
     assert found["rate_coupling"]["coupling_corr"] > 0.8
     assert found["rate_coupling"]["coupling_slope"] == pytest.approx(1, abs=0.3)
     assert found["none"]["coupling_norm"] < 0.1
