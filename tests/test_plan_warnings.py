@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from worlds import make_session
+from worlds import make_config, make_session, make_sweep, with_epochs
 
 from neuroint.data.base import DEV_TEST, UNUSED
-from neuroint.sweep.driver import warn_of_untestable
-from neuroint.sweep.planning import untestable
+from neuroint.sweep.driver import _data_hash, warn_of_untestable
+from neuroint.sweep.matching import Size
+from neuroint.sweep.planning import _Measured, _plan, untestable
 
 
 def with_dev_test_stimuli(session, count):
@@ -34,3 +35,19 @@ def test_a_sweep_without_any_verdict_to_come_says_so_before_it_starts(caplog):
     warn_of_untestable([one])
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "no verdict can be tested: dev-test of 'one'" in caplog.text
+
+
+def test_recordings_whose_clips_changed_tier_are_other_data():
+    session = make_session()
+    assert _data_hash([session]) == _data_hash([make_session()])
+    assert _data_hash([session]) != _data_hash([with_dev_test_stimuli(session, 1)])
+
+
+def test_hours_are_those_of_the_dearest_corner_as_a_whole():
+    sweep, session, config = make_sweep(), make_session(), make_config()
+    corner = lambda epochs, seconds: _Measured(  # noqa: E731
+        with_epochs(config, epochs), "stimulus", Size(1, 1), seconds, steps=10, peak_memory_mb=1.0
+    )
+    alone = _plan(sweep, "none", [session], [corner(20, 0.5)]).hours
+    assert _plan(sweep, "none", [session], [corner(2, 1.0), corner(20, 0.5)]).hours == alone
+    assert alone == 5 * _plan(sweep, "none", [session], [corner(2, 1.0)]).hours

@@ -63,10 +63,13 @@ def test_a_run_is_judged_by_runs_of_its_arm_at_the_same_epoch_only(journal):
 def test_a_run_that_was_to_be_stopped_when_the_driver_was_is_stopped_at_its_next_report(journal):
     journal("arm-none-0000", "finished", [0.5, 0.6])
     journal("arm-none-0001", None, [0.1])
+    journal("arm-none-0002", None, [0.1, 0.7])
     stopping = make_stopping(small(search={"grace_epochs": 1, "reduction_factor": 2}), journal.record())
-    trial = Scored("arm-none-0001")
-    stopping.on_trial_add(None, trial)
-    assert stopping.on_trial_result(None, trial, result(1, 0.1)) == TrialScheduler.STOP
+    due, went_on = Scored("arm-none-0001"), Scored("arm-none-0002")
+    for trial in (due, went_on):
+        stopping.on_trial_add(None, trial)
+    assert stopping.on_trial_result(None, due, result(1, 0.1)) == TrialScheduler.STOP
+    assert stopping.on_trial_result(None, went_on, result(2, 0.7)) == TrialScheduler.CONTINUE
 
 
 def test_an_undefined_score_neither_stops_a_run_nor_judges_others(journal):

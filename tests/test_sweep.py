@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 import ray
 import torch
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from sweeps import (
     assert_nothing_twice,
     entering,
@@ -31,7 +32,8 @@ from neuroint.sweep.cluster import cluster as cluster_of
 from neuroint.sweep.driver import run_sweep, unlock
 from neuroint.sweep.progress import follow
 from neuroint.sweep.run import trials_at_once
-from neuroint.sweep.scoring import _score
+from neuroint.sweep.scoring import _score, score_arms
+from neuroint.sweep.selection import ArmError
 from neuroint.sweep.trial import run_trial
 from neuroint.tracking import Journal, default_uri
 
@@ -296,6 +298,21 @@ def test_a_tuning_run_leaves_one_validation_score_per_neuron_whose_mean_is_its_s
     np.testing.assert_allclose(
         table["single_trial_correlation"].mean(), run.metrics["best_validation_score"], atol=1e-6
     )
+
+
+@marked
+def test_a_run_that_diverges_on_a_test_tier_is_told_and_the_others_are_scored(swept, tmp_path):
+    copy = shutil.copytree(swept.folder, tmp_path / "small")
+    journal = Journal(copy / "journal.jsonl")
+    lines = [line for line in journal.path.read_text().splitlines() if '"dev_test' not in line]
+    journal.path.write_text("\n".join(lines) + "\n")
+    weights = copy / "runs/confirm-pool-c0-s1/best.safetensors"
+    lost = lambda value: np.full_like(value, np.nan) if value.dtype.kind == "f" else value  # noqa: E731
+    save_file({name: lost(value) for name, value in load_file(weights).items()}, weights)
+    with pytest.raises(ArmError, match="confirm-pool-c0-s1 cannot be scored on validation and dev_test: "):
+        score_arms(parse_sweep_of(copy), copy, "dev_test", "again")
+    scored = {key for key, run in record_of(copy).runs.items() if "dev_test/single_trial_correlation" in run.metrics}
+    assert scored == {"confirm-none-c0-s0", "confirm-none-c0-s1", "confirm-pool-c0-s0"}
 
 
 @marked

@@ -45,6 +45,14 @@ def test_files_that_cannot_be_kept_end_the_sweep_at_the_next_step_and_no_run_is_
     assert SweepRecord.from_journal(tmp_path / "journal.jsonl").runs["arm-none-0000"].status == "running"
 
 
+def test_nothing_of_a_run_stays_in_tunes_folder_once_it_has_ended(watch, tmp_path):
+    ended, other = (tmp_path / f"ray/1.tune/arm-none-000{n}/checkpoint_000001" for n in range(2))
+    for folder in (ended, other):
+        folder.mkdir(parents=True)
+    watch.files.forget("arm-none-0000")
+    assert (ended.exists(), other.exists()) == (False, True)
+
+
 def test_a_trial_that_tune_gave_up_without_a_word_ends_the_sweep(watch):
     with pytest.raises(RuntimeError, match="gave up arm-none-0000 before it began; go on with --resume"):
         watch.on_step_begin(0, [Trial(status="ERROR")])

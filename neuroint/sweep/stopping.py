@@ -41,8 +41,10 @@ class WithinArms(FIFOScheduler):
         for run in record.runs.values():
             if run.phase == "tune":
                 self._enter(run.key)
-                judged = [self._judge(run.key, {"epoch": epoch, **m}) for epoch, m in sorted(run.epochs.items())]
-                if run.status == "running" and TrialScheduler.STOP in judged:
+                decision = TrialScheduler.CONTINUE
+                for epoch, metrics in sorted(run.epochs.items()):
+                    decision = self._judge(run.key, {"epoch": epoch, **metrics})
+                if run.status == "running" and decision == TrialScheduler.STOP:  # at its last epoch: it did not go on
                     self.overdue.add(run.key)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:

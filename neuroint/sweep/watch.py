@@ -140,7 +140,7 @@ class Watch(Callback):
             self.fault = error
 
     def _complete(self, trial: Any) -> None:
-        if self.fault is not None:
+        if self.fault is not None:  # a run whose last checkpoint may be lost must not be recorded as ended
             return
         key, result = job_of(trial.config)["key"], trial.last_result
         last = self.files.resume_from(key)

@@ -244,6 +244,30 @@ def test_a_twin_that_a_slow_server_created_late_is_deleted(journal, make, runs):
     assert runs()["a"].info.run_id == ours.info.run_id
 
 
+def test_a_pause_waits_for_one_event_of_a_slow_server_and_not_for_all(journal, make, runs, monkeypatch):
+    for key in "abcdefgh":
+        tell_run(journal, key)
+    uploader = make()
+    begun, replay = threading.Event(), uploader._runs.replay
+
+    def slowly(event):
+        begun.set()
+        time.sleep(0.3)
+        replay(event)
+
+    monkeypatch.setattr(uploader._runs, "replay", slowly)
+    uploader.start()
+    begun.wait(10)
+    asked = time.monotonic()
+    with uploader.paused():
+        waited, left = time.monotonic() - asked, uploader.pending.events
+    assert left > 8
+    assert waited < 0.3 * left
+    monkeypatch.undo()
+    assert not uploader.stop(60)
+    assert set(runs()) == {"sweep", *"abcdefgh"}
+
+
 def test_a_server_that_refuses_for_a_while_gets_everything_in_order_and_training_does_not_wait(
     sweep, journal, make, runs, monkeypatch
 ):
