@@ -1,6 +1,8 @@
 """Run every benchmark and write its figures, with commit and date, to ``benchmarks/results/`` (``make bench``).
 
-python benchmarks/run.py [--quick] [loader formulation ...]
+    python benchmarks/run.py [--quick] [loader formulation ...]
+
+Without names, all of them.
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ TIERS = ("train",) * 12 + ("oracle",) * 4 + ("live_test_main",) * 4 + ("final_te
 STIMULI = (*range(12), *(20, 21, 20, 21), *(22, 23, 22, 23), *(24, 25, 24, 25))
 NEURONS = 6
 RATE = "optimizer.learning_rate"
-CORE = {"channels": [2, 3], "spatial_kernels": [3, 3], "temporal_kernels": [3, 2]}
 
 FRAGILE = '''
 """A Poisson objective that does what it is told to its process."""
