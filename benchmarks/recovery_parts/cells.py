@@ -43,7 +43,9 @@ class Cell:
     def recipe(self) -> str:
         """Hash of everything that the numbers depend on, but for the program."""
         settings = (TRUTHS[self.truth], RATES[self.snr], NEURONS, TRAIN_CLIPS, STIMULI, REPEATS, UNIT)
-        text = json.dumps([self.name, asdict(DESIGNS[self.design]), settings, asdict(TRAINING)], sort_keys=True)
+        fitted = DESIGNS[self.design]
+        design = (fitted.normalization, fitted.interaction, fitted.recorded)
+        text = json.dumps([self.name, design, settings, asdict(TRAINING)], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def file(self, cache: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from neuroint import registry
@@ -20,6 +20,9 @@ class Design:
         answers: the truths that this design has the equation of.
         relatives: the truths that it can come near in another form, so that it is no wrong design for them.
         recorded: reads the recorded past.
+        null: the design that it must predict better than, besides the static control, before a coupling is believed:
+            one that reads the same without saying who acts on whom. Without a null it has no pairs to report: it is
+            a normalization, or a null itself.
     """
 
     normalization: tuple[str, dict[str, Any]] = STATIC
@@ -27,6 +30,7 @@ class Design:
     answers: tuple[str, ...] = ()
     relatives: tuple[str, ...] = ()
     recorded: bool = False
+    null: str | None = None
 
     @property
     def here(self) -> bool:
@@ -41,12 +45,13 @@ def _divides(name: str, *answers: str, near: tuple[str, ...] = (), **options: An
     return Design(normalization=(name, options), answers=answers, relatives=near)
 
 
-def _couples(name: str, *answers: str, near: tuple[str, ...] = COUPLINGS, **options: Any) -> Design:
-    return Design(interaction=(name, options), answers=answers, relatives=near)
+def _couples(name: str, *answers: str, null: str | None = "population_mean", **options: Any) -> Design:
+    near = COUPLINGS if null else ()
+    return Design(interaction=(name, options), answers=answers, relatives=near, null=null)
 
 
-def _reads(name: str, *answers: str, near: tuple[str, ...] = COUPLINGS, **options: Any) -> Design:
-    return Design(interaction=(name, options), answers=answers, relatives=near, recorded=True)
+def _reads(name: str, *answers: str, null: str | None = "latent", **options: Any) -> Design:
+    return replace(_couples(name, *answers, null=null, **options), recorded=True)
 
 
 ISOTROPIC: dict[str, Any] = {
@@ -69,10 +74,10 @@ DESIGNS: dict[str, Design] = {
     "channel_pool": _divides("channel_pool", near=("pool",), parent="none", pool_px=1),
     **{name: _divides(name) for name in ("rms", "layer", "group", "batch")},
     "pool_elsewhere": _divides("permuted_positions", near=("pool",), of={"name": "population_pool", **POOL}),
-    "linear_autoregressive": _couples("linear_autoregressive", near=()),
-    "own_drive_filter": _couples("own_drive_filter", near=()),
-    "gated_recurrent": _couples("gated_recurrent", near=()),
-    "population_mean": _couples("population_mean", near=()),
+    "linear_autoregressive": _couples("linear_autoregressive", null=None),
+    "own_drive_filter": _couples("own_drive_filter", null=None),
+    "gated_recurrent": _couples("gated_recurrent", null=None),
+    "population_mean": _couples("population_mean", null=None),
     "attention": _couples("attention", position="center_surround", position_bases=8, **ISOTROPIC),
     "dynamic_attention": _couples("dynamic_attention"),
     "neighbor_attention": _couples("neighbor_attention", position="center_surround", **NEAR),
@@ -80,14 +85,14 @@ DESIGNS: dict[str, Design] = {
     "linear_attention": _couples("linear_attention"),
     "message_passing": _couples("message_passing", **NEAR),
     "low_rank_recurrent": _couples("low_rank_recurrent"),
-    "distance_kernel": _couples("distance_kernel", *COUPLINGS, **KERNEL),
+    "distance_kernel": _couples("distance_kernel", *COUPLINGS, null="kernel_elsewhere", **KERNEL),
     "full_coupling": _couples("full_coupling"),
-    "kernel_elsewhere": _couples("permuted_positions", of={"name": "distance_kernel", **KERNEL}),
+    "kernel_elsewhere": _couples("permuted_positions", null=None, of={"name": "distance_kernel", **KERNEL}),
     "distance_kernel_recorded": _reads("distance_kernel", "spike_coupling", **KERNEL, fed="recorded"),
     "full_coupling_recorded": _reads("full_coupling", fed="recorded"),
-    "coupled_glm": _reads("coupled_glm", neighbors=47),
-    "population_film": _reads("population_film", near=()),
-    "latent": _reads("latent", near=()),
+    "coupled_glm": _reads("coupled_glm", neighbors=47, l1=0.03),
+    "population_film": _reads("population_film", null=None),
+    "latent": _reads("latent", null=None),
 }
 FED_TWINS = {"distance_kernel_recorded": "distance_kernel", "full_coupling_recorded": "full_coupling"}
 CONTROL = "static_saturation"  # what a gain is measured from

@@ -65,32 +65,47 @@ def mean_of(found: list[Row], key: str, **which: Any) -> float:
 
 
 def _values(found: list[Row], key: str, **which: Any) -> list[float]:
-    chosen = [row for row in found if all(row[k] == v for k, v in which.items())]
+    chosen = [row for row in found if _is(row, **which)]
     outer, _, inner = key.partition(".")
     held = [row.get(outer, {}).get(inner) if inner else row.get(outer) for row in chosen]
     return [v for v in held if v is not None]
 
 
 def reports_coupling(found: list[Row], **which: Any) -> bool | None:
-    """Decide whether a design reports coupling; None where cells are missing. A normalization never does.
+    """Decide whether a design reports coupling; None where cells are missing. A design without a null never does.
 
-    An interaction does when (1) the norm of what it found exceeds that of its none-truth twin by more than .05 and by
-    more than the twins differ among seeds, (2) it predicts the noise-free rate better than the static control does, by
-    more than it does in the twin, and (3) what it found does not look like noise that neurons share in the same bin:
-    that is not passed on from neuron to neuron. Repeats tell (2) and (3) in recordings.
+    It does when (1) the norm of what it found exceeds that of its none-truth twin by more than .05 and by more than the
+    twins differ among seeds, (2) it predicts the noise-free rate better than the static control and than its null
+    (``Design.null``), by more than it does in the twin, and in every seed, and (3) what it found does not look like
+    noise that neurons share in the same bin: that is not passed on from neuron to neuron. Repeats tell (2) and (3) in
+    recordings.
     """
-    if DESIGNS[which["design"]].interaction[0] == "none":
+    null = DESIGNS[which["design"]].null
+    if null is None:
         return False
     twins = _values(found, "coupling_norm", **{**which, "truth": "none"})
-    control = {k: v for k, v in which.items() if k != "design"} | {"design": CONTROL}
-    excess, gain = mean_of(found, "less_twin.coupling_norm", **which), mean_of(found, "less_twin.feve", **which)
-    gain -= mean_of(found, "less_twin.feve", **control)
+    excess = mean_of(found, "less_twin.coupling_norm", **which)
+    gains = [_gains(found, over, **which) for over in (CONTROL, null)]
     same, following = (mean_of(found, f"noise_{bins}_bin", **which) for bins in ("same", "next"))
-    if not twins or np.isnan([excess, gain, same, following]).any():
+    if not twins or not all(gains) or np.isnan([excess, same, following]).any():
         return None
     band = max(NORM_MARGIN, 2 * float(np.std(twins)))
+    better = all(np.mean(gain) > GAIN_MARGIN and min(gain) > 0 for gain in gains)
     shared = abs(same) > SHARED_MARGIN and abs(same) >= abs(following)
-    return excess > band and gain > GAIN_MARGIN and not shared
+    return excess > band and better and not shared
+
+
+def _gains(found: list[Row], over: str, *, design: str, **which: Any) -> list[float]:
+    """By seed: FEVE less that of another design, both less their twins'."""
+    twinned = [row for row in found if "less_twin" in row and _is(row, **which)]
+    own, other = (
+        {row["seed"]: row["less_twin"]["feve"] for row in twinned if row["design"] == name} for name in (design, over)
+    )
+    return [own[seed] - other[seed] for seed in own if seed in other]
+
+
+def _is(row: Row, **which: Any) -> bool:
+    return all(row[k] == v for k, v in which.items())
 
 
 def verdicts(found: list[Row], snr: str = "high", mode: str = "oracle") -> list[dict[str, Any]]:
@@ -146,7 +161,7 @@ def _reliability(found: list[Row], snr: str) -> str:
 
 
 def _matrix(found: list[Row], entry: Callable[..., str], **where: Any) -> str:
-    held = [row for row in found if all(row[k] == v for k, v in where.items())]
+    held = [row for row in found if _is(row, **where)]
     truths = [t for t in TRUTHS if any(row["truth"] == t for row in held)]
     designs = [d for d in DESIGNS if any(row["design"] == d for row in held)]
     lines = [["design \\ truth", *truths], ["---"] * (len(truths) + 1)]

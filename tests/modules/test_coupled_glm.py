@@ -22,7 +22,8 @@ def run(stage, drive, observed, neurons=None):
 def written_out(stage, drive, activity, whose, partners):
     """The equation in loops; ``activity`` is what is filtered, partners are lists of channels."""
     own_filters = stage.history_weights.detach().numpy() @ raised_cosines(2, HISTORY).numpy().astype(float)
-    c, psi = stage.coupling_weights.detach().numpy(), raised_cosines(3, COUPLING).numpy().astype(float)
+    weights, psi = stage.coupling_weights.detach().numpy(), raised_cosines(3, COUPLING).numpy().astype(float)
+    c = weights / weights.shape[1]
     found, start = drive.copy(), activity.shape[1] - drive.shape[1]
     for i in range(N):
         for t in range(drive.shape[1]):
@@ -140,11 +141,21 @@ def test_penalties_are_means_over_neurons_of_sums_and_of_norms_of_pairs():
     stage = design("coupled_glm", FIVE, partners="all", l1=0.1, group=0.2, **OPTIONS)
     torch.nn.init.constant_(stage.coupling_weights, 2.0)
     pairs = N * 5 - 3  # three channels are a neuron's own
-    expected = 0.1 * pairs * 3 * 2 / N + 0.2 * pairs * 2 * 3**0.5 / N
+    c = 2.0 / 5  # five partners
+    expected = 0.1 * pairs * 3 * c / N + 0.2 * pairs * c * 3**0.5 / N
     assert stage.penalty().item() == pytest.approx(expected)
     fresh = design("coupled_glm", l1=0.1, group=0.2, **OPTIONS)
     fresh.penalty().backward()
     assert fresh.coupling_weights.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("neighbors", [2, 8])
+def test_parameters_that_move_alike_move_a_drive_by_as_much_whatever_the_number_of_partners(neighbors):
+    stage = design("coupled_glm", **OPTIONS | {"neighbors": neighbors})
+    torch.nn.init.constant_(stage.coupling_weights, 0.5)
+    everyone = torch.ones_like(recorded())
+    shift = (run(stage, drives(), everyone) - drives())[:, COUPLING:]
+    torch.testing.assert_close(shift, torch.full_like(shift, 0.5 * 3))  # three bases, each of sum 1
 
 
 @pytest.mark.parametrize("partners", ["random", "degree_matched"])

@@ -94,18 +94,43 @@ def row(truth, design, **scores):
 
 
 @pytest.mark.parametrize(
-    ("excess", "gain", "same_bin", "reported"),
-    [(0.3, 0.05, 0.0, True), (0.01, 0.05, 0.0, False), (0.3, 0.0, 0.0, False), (0.3, 0.05, 0.6, False)],
-    ids=["coupled", "no more than the twin", "predicts no better", "noise shared in a bin"],
+    ("excess", "gains", "of_null", "same_bin", "reported"),
+    [
+        (0.3, (0.05, 0.04), 0.01, 0.0, True),
+        (0.01, (0.05, 0.04), 0.01, 0.0, False),
+        (0.3, (0.0, 0.0), -0.01, 0.0, False),
+        (0.3, (0.05, -0.01), -0.01, 0.0, False),
+        (0.3, (0.05, 0.04), 0.06, 0.0, False),
+        (0.3, (0.05, 0.04), 0.01, 0.6, False),
+    ],
+    ids=[
+        "coupled",
+        "no more than the twin",
+        "predicts no better",
+        "predicts better in one seed only",
+        "predicts no better than its null",
+        "noise shared in a bin",
+    ],
 )
-def test_coupling_is_reported_only_when_large_useful_and_not_shared_noise(excess, gain, same_bin, reported):
-    learned = {"coupling_norm": excess, "feve": gain}
-    found = [
-        row("none", "distance_kernel"),
-        row("latent", "static_saturation", less_twin={"feve": 0.0}),
-        row("latent", "distance_kernel", noise_same_bin=same_bin, less_twin=learned),
-    ]
+def test_coupling_is_reported_only_when_large_useful_and_not_shared_noise(excess, gains, of_null, same_bin, reported):
+    found = []
+    for seed, gain in enumerate(gains):
+        learned = {"coupling_norm": excess, "feve": gain}
+        of_seed = [
+            row("none", "distance_kernel"),
+            row("latent", "static_saturation", less_twin={"feve": 0.0}),
+            row("latent", "kernel_elsewhere", less_twin={"feve": of_null}),
+            row("latent", "distance_kernel", noise_same_bin=same_bin, less_twin=learned),
+        ]
+        found += [one | {"seed": seed} for one in of_seed]
     assert reports_coupling(found, **WHERE, truth="latent", design="distance_kernel") is reported
+
+
+def test_a_null_never_reports_coupling_and_a_design_without_the_fits_of_its_null_says_nothing():
+    learned = {"coupling_norm": 0.3, "feve": 0.05}
+    found = [row("none", "distance_kernel"), row("latent", "distance_kernel", less_twin=learned)]
+    assert reports_coupling(found, **WHERE, truth="latent", design="population_mean") is False
+    assert reports_coupling(found, **WHERE, truth="latent", design="distance_kernel") is None
 
 
 CORNER = {  # truth: the design that is made of it, or that would be fooled
@@ -121,6 +146,7 @@ CORNER = {  # truth: the design that is made of it, or that would be fooled
 def corner(tmp_path_factory):
     """One seed of the matrix at the higher SNR with the drive known: each truth's design, and the static control."""
     cells = [f"oracle/high/{truth}/0/{design}" for truth, one in CORNER.items() for design in (CONTROL, one)]
+    cells += [f"oracle/high/{truth}/0/kernel_elsewhere" for truth in ("none", "rate_coupling", "latent")]
     folder = tmp_path_factory.mktemp("corner")
     command = [sys.executable, PROGRAM, "--cells", *cells, "--cache", folder, "--out", folder / "found.json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -104,7 +104,9 @@ class CoupledGlm(nn.Module):
         z_i(t) = d_i(t) + \sum_b h_{ib}\, (y_i * \psi^h_b)(t) + \sum_{j \in N(i)} \sum_b c_{ijb}\, (y_j * \psi^c_b)(t),
         \quad (y * \psi)(t) = \sum_{l \ge 0} \psi(l)\, y(t - l)
 
-    y is recorded activity as the model hands it on, already lagged (600 ms for calcium traces, unless the data says
+    The parameters are K c with K the number of partners: an optimizer that moves every parameter alike (Adam) moves a
+    drive by as much whatever K is, where free c overfit in a few steps. y is recorded activity as the model hands it
+    on, already lagged (600 ms for calcium traces, unless the data says
     otherwise), so that l = 0 is the newest record that may be read; zeros stand before what is known. The bases psi are
     raised cosines in log-time that sum to 1, so h and c are in drive per response per bin. N(i) are the k nearest
     recorded neurons, or all, never the neuron itself; own history is there for neurons that are among the channels.
@@ -199,7 +201,7 @@ class CoupledGlm(nn.Module):
 
     def penalty(self) -> Float[Tensor, ""]:
         """Means over neurons of the summed absolute couplings and of the summed norms of pairs, times strengths."""
-        weights = self.partners.masked(self.coupling_weights)
+        weights = self._couplings()
         per_neuron = 1 / len(weights)
         return weighed_sum((self.l1 * per_neuron, absolute_sum, weights), (self.group * per_neuron, _norms, weights))
 
@@ -226,10 +228,14 @@ class CoupledGlm(nn.Module):
 
     def coupling(self, context: Context) -> Float[Tensor, "neurons observed"]:
         """Return the coupling of channels (columns) to neurons (rows), summed over time, for analysis."""
-        weights = self.strength * self.partners.masked(self.coupling_weights).sum(-1)
+        weights = self.strength * self._couplings().sum(-1)
         if isinstance(self.partners, _AllPartners):
             return weights
         return weights.new_zeros(len(weights), len(self.of_channel)).scatter(1, self.partners.channels, weights)
+
+    def _couplings(self) -> Weights:
+        """Compute c."""
+        return self.partners.masked(self.coupling_weights) / self.partners.count
 
     def _recorded_only(self, weights: Tensor) -> Tensor:
         return self.strength * weights * (self.own >= 0)[:, None]
@@ -243,7 +249,7 @@ class CoupledGlm(nn.Module):
         return torch.einsum("kbtn,nk->btn", filtered, weights)
 
     def _coupling(self, observed: Tensor, frames: int, context: Context) -> Tensor:
-        weights = self.strength * context.of_neurons(self.partners.masked(self.coupling_weights))
+        weights = self.strength * context.of_neurons(self._couplings())
         return self.partners(causal_filter(observed, self.coupling_basis, frames), weights, context)
 
     def _residual(self, observed: Tensor, drive: Tensor, state: Tensor, lag: int) -> tuple[Tensor, Tensor]:
