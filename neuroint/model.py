@@ -333,7 +333,7 @@ def facts_of(sessions: list[Session]) -> dict[str, Facts]:
 def _shared_facts(sessions: Mapping[str, Facts]) -> dict[str, object]:
     """Facts of the inputs that one core reads for all sessions."""
     shared: dict[str, object] = {}
-    for key in ("stimulus_shape", "behavior_channels", "pupil_channels", "bin_s"):
+    for key in ("stimulus_shape", "behavior_channels", "pupil_channels", "observed_channels", "bin_s"):
         values = {name: getattr(facts, key) for name, facts in sessions.items()}
         if len(set(values.values())) > 1:
             raise ValueError(f"sessions share a core but differ in {key}: {values}; select sessions with data.sessions")
