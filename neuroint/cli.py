@@ -72,7 +72,8 @@ def _plan(file: Path, data: str | None, sets: list[str] | None, smoke: bool, as_
     sweep = load_sweep(file, tuple(sets or ()), data, smoke)
     sessions = open_data(sweep.data)
     summarize_arms(sweep, sessions)
-    arms = plan_sweep(sweep, sessions)
+    print(f"one step of every corner of {len(sweep.arms)} arms", file=sys.stderr)
+    arms = plan_sweep(sweep, sessions, lambda arm: print(f"  {arm}", file=sys.stderr))
     head = f"{'arm':<28}{'information':<18}{'parameters':>12}{'GFLOP/step':>12}{'trials':>8}"
     head += f"{'corners':>9}{'s/step':>9}{'MB':>8}{'hours':>8}"
     rows = [
@@ -297,7 +298,9 @@ def _absolute(data: str | None) -> str | None:
 
 def _need_sweep(folder: Path) -> None:
     if not (folder / "journal.jsonl").is_file():
-        raise ValueError(f"{folder} is not the folder of a sweep (no journal.jsonl); it is printed at the end of a run")
+        inside = ", ".join(str(file.parent) for file in sorted(folder.glob("*/journal.jsonl")))
+        hint = f"sweeps in it: {inside}" if inside else "it is printed at the end of a run"
+        raise ValueError(f"{folder} is not the folder of a sweep (no journal.jsonl); {hint}")
 
 
 @contextmanager

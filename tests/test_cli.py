@@ -96,6 +96,7 @@ def test_plan_prints_a_row_for_every_arm_and_the_hours_of_all(call, file, record
     assert head.split()[:3] == ["arm", "information", "parameters"]
     assert (none.split()[:2], own_past.split()[:2]) == (["none", "stimulus"], ["own_past", "own_predictions"])
     assert "hours of one worker" in end
+    assert done.err.splitlines()[-3:] == ["one step of every corner of 2 arms", "  none", "  own_past"]
     assert all(note.startswith("not matched to none: own_past: ") for note in notes)
 
 
@@ -193,6 +194,11 @@ def test_a_name_that_is_taken_is_refused_without_resume(refused, file, recording
     sweep_folder(tmp_path, recording, "interrupted")
     said = refused("run", file, "--data", recording, "--results", tmp_path / "results", "--name", "old")
     assert "holds a sweep already; add --resume" in said
+
+
+def test_a_folder_of_sweeps_is_refused_with_the_sweeps_in_it(refused, recording, tmp_path):
+    folder = sweep_folder(tmp_path, recording, "finished")
+    assert f"sweeps in it: {folder}" in refused("report", folder.parent)
 
 
 def test_resume_with_another_question_is_refused(refused, file, recording, tmp_path):

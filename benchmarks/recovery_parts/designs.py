@@ -69,7 +69,7 @@ DESIGNS: dict[str, Design] = {
     "own_history": _divides("own_history", "own_history", initial_strength=0.5),
     "delayed": _divides("delayed", initial_strength=0.5),
     "organics": _divides("organics", near=("pool",), neighbors=47, initial_strength=0.5),
-    "subtractive": _divides("subtractive", initial_strength=0.5),
+    "subtractive": _divides("subtractive", parent="none", initial_strength=0.5),
     "input_depression": _divides("input_depression", initial_strength=0.5),
     "channel_pool": _divides("channel_pool", near=("pool",), parent="none", pool_px=1),
     **{name: _divides(name) for name in ("rms", "layer", "group", "batch")},

@@ -277,7 +277,11 @@ def _session_lines(card: SessionCard) -> Iterator[str]:
 
 def _inputs(card: SessionCard) -> Iterator[str]:
     shape = card.stimulus_shape
-    yield "no stimulus" if shape is None else f"stimulus {shape[1]} x {shape[2]} pixels, {_count(shape[0], 'channel')}"
+    yield (
+        "no stimulus"
+        if shape is None
+        else f"stimulus {shape[1]} x {shape[2]} pixels (height x width), {_count(shape[0], 'channel')}"
+    )
     for name, channels in (("behavior", card.behavior_channels), ("pupil", card.pupil_channels)):
         yield f"{name} {_count(channels, 'channel')}" if channels else f"no {name}"
 

@@ -33,9 +33,16 @@ def open_sessions(path: str | Path, reader: str = AUTO, options: Mapping[str, An
     """
     where = _local(path)
     component = _reader(where, reader)
-    sessions = component.factory(where, **_checked(component, options))
+    checked = _checked(component, options)
+    try:
+        sessions = component.factory(where, **checked)
+    except DataError as error:
+        raise DataError(f"{error}{_other_format(where, component)}") from error
     if not sessions:
-        raise DataError(f"'{where}' holds no session that reader '{component.name}' can read; check the path")
+        raise DataError(
+            f"'{where}' holds no session that reader '{component.name}' can read; check the path"
+            f"{_other_format(where, component)}"
+        )
     _refuse_equal_names(where, sessions)
     return sessions
 
@@ -95,6 +102,17 @@ def _reader(where: Path, reader: str) -> Component[Any]:
         found = f"readers {', '.join(fitting)} all recognize" if fitting else "no reader recognizes"
         raise DataError(f"{found} '{where}'; name the one that is meant with 'reader': {', '.join(fitting or names)}")
     return readers[fitting[0]]
+
+
+def _other_format(where: Path, meant: Component[Any]) -> str:
+    """What to say when a path looks like another reader's format, and not like that of the one that was named."""
+    others = [name for name in readers.names() if name != meant.name and _recognizes(readers[name], where)]
+    if not others or _recognizes(meant, where):
+        return ""
+    return (
+        f" ('{where}' looks like reader {' or '.join(others)}, and was read as '{meant.name}': set data.reader, which "
+        "a configuration may have fixed)"
+    )
 
 
 def _recognizes(component: Component[Any], where: Path) -> bool:

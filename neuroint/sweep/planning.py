@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -114,13 +114,17 @@ class _Measured:
     peak_memory_mb: float
 
 
-def plan_sweep(sweep: SweepConfig, sessions: list[Session]) -> list[ArmPlan]:
+def plan_sweep(
+    sweep: SweepConfig, sessions: list[Session], tell: Callable[[str], None] = lambda arm: None
+) -> list[ArmPlan]:
     """Build every corner of every arm's space, take one step of each on the CPU, extrapolate, and compare sizes.
+
+    ``tell`` is called with the name of each arm before its turn.
 
     Raises:
         PlanError: a corner cannot be built or stepped; names the corner.
     """
-    measured = {arm: _measure_arm(sweep, arm, sessions) for arm in sweep.arms}
+    measured = {arm: _measure_arm(sweep, arm, sessions, tell) for arm in sweep.arms}
     largest = {
         arm: max(found, key=lambda one: (one.size.parameters, one.size.flops)) for arm, found in measured.items()
     }
@@ -130,7 +134,8 @@ def plan_sweep(sweep: SweepConfig, sessions: list[Session]) -> list[ArmPlan]:
     ]
 
 
-def _measure_arm(sweep: SweepConfig, arm: str, sessions: list[Session]) -> list[_Measured]:
+def _measure_arm(sweep: SweepConfig, arm: str, sessions: list[Session], tell: Callable[[str], None]) -> list[_Measured]:
+    tell(arm)
     measured = []
     for config in _corners(sweep, arm):
         try:

@@ -430,7 +430,10 @@ def test_a_mapping_can_be_a_yaml_file_or_lie_beside_the_data(tmp_path):
 def test_without_a_mapping_arrays_called_like_roles_are_taken(tmp_path):
     (session,) = read_arrays(saved(tmp_path, pictures()))
     assert session.facts.stimulus_shape == (1, 6, 6)
-    with pytest.raises(DataError, match=r"no array called 'responses' and no mapping.*It has: movie, spikes"):
+    with pytest.raises(
+        DataError,
+        match=r"no array called 'responses' and no mapping.*in a file mapping.yaml beside it.*It has: movie, spikes",
+    ):
         read_arrays(saved(tmp_path, movie(), "other.npz"))
 
 

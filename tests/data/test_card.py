@@ -199,7 +199,7 @@ def test_the_text_names_what_there_is():
     for part in (
         "2 sessions of 1 animal, 4 neurons",
         "s (animal a)",
-        "stimulus 4 x 4 pixels, 1 channel, no behavior, pupil 2 channels",
+        "stimulus 4 x 4 pixels (height x width), 1 channel, no behavior, pupil 2 channels",
         "33.33 ms",
         "x 0 to 600 um, y 10 to 20 um, z 200 to 200 um",
         "caution    pooled",

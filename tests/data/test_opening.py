@@ -48,6 +48,11 @@ def test_a_sensorium_folder_is_opened_by_its_own_reader(tmp_path):
     assert find_faults(tmp_path) == []
 
 
+def test_a_recording_of_another_format_than_the_reader_that_is_fixed_is_recognized(tmp_path):
+    with pytest.raises(DataError, match=r"looks like reader arrays, and was read as 'sensorium2023': set data.reader"):
+        open_sessions(recording(tmp_path), "sensorium2023")
+
+
 def test_a_missing_path_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"nowhere' does not exist; give the file or folder"):
         open_sessions(tmp_path / "nowhere")

@@ -148,8 +148,9 @@ def _by_names(path: Path) -> dict[str, str]:
     names = ArrayStore(path).names()
     if "responses" not in names:
         raise DataError(
-            "there is no array called 'responses' and no mapping; say which array is what, for example mapping: "
-            f"{{responses: NAME, video: NAME}}. It has: {', '.join(names) or 'none'}"
+            "there is no array called 'responses' and no mapping; say which array is what, in a file mapping.yaml "
+            f"beside it or under data.options.mapping, for example 'responses: NAME'. It has: "
+            f"{', '.join(names) or 'none'}"
         )
     return {role: role for role in ARRAY_ROLES if role in names}
 
