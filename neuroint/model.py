@@ -233,9 +233,12 @@ def _normalized(stage: Any, features: Tensor, state: Any) -> tuple[Tensor, Any]:
 def predict_in_chunks(
     model: PopulationModel, inputs: Inputs, session: str, frames: int | None
 ) -> Float[Tensor, "batch frames neurons"]:
-    """Predict a long clip in chunks of ``frames`` predicted frames; the same numbers as in one piece."""
+    """Predict a long clip in chunks of ``frames`` predicted frames; the same numbers as in one piece.
+
+    A core whose features depend on all of the clip so far (``whole_clip``) hands no state on, and gets it in one piece.
+    """
     lost, total = model.lost_frames, inputs.n_frames
-    if frames is None or total - lost <= frames:
+    if frames is None or total - lost <= frames or getattr(model.core, "whole_clip", False):
         return model(inputs, session)
     inputs, rates, state = model.lagged(inputs), [], None
     for start in range(lost, total, frames):

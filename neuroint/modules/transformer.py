@@ -1,0 +1,118 @@
+"""Blocks of transformers on video: attention that never stores its maps, positions as rotations, what is dropped."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+Sequence = Float[Tensor, "sequences tokens width"]
+Angles = Float[Tensor, "tokens pairs"]
+
+
+def rotary_angles(places: Float[Tensor, "tokens axes"], head_width: int, slowest: float = 1000.0) -> Angles:
+    r"""Compute the angles by which pairs of features turn: place times frequency, the pairs shared out among axes.
+
+    .. math:: \theta_p = x_{p \bmod A}\; s^{-k / K}
+
+    with A axes and K pairs per axis. The product of a turned query with a turned key depends on the difference of their
+    places alone.
+
+    Args:
+        places: of the tokens, in grid steps or frames.
+        head_width: of queries and keys; twice the number of pairs.
+        slowest: s, steps over which the slowest pair turns by one radian.
+
+    Source: Su et al. (2021), arXiv:2104.09864.
+    """
+    pairs, axes = head_width // 2, places.shape[1]
+    order = torch.arange(pairs, dtype=places.dtype, device=places.device)
+    frequency = slowest ** (-(order // axes) / max(1, math.ceil(pairs / axes)))
+    return places[:, (order % axes).long()] * frequency
+
+
+def turned(x: Float[Tensor, "*batch tokens head_width"], angles: Angles | None) -> Tensor:
+    """Rotate the first half of the features with the second by the angles of their tokens; an odd last one stays."""
+    if angles is None:
+        return x
+    pairs = angles.shape[1]
+    first, second, rest = x.split([pairs, pairs, x.shape[-1] - 2 * pairs], dim=-1)
+    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine, rest], dim=-1)
+
+
+class SelfAttention(nn.Module):
+    r"""Let the tokens of a sequence look at each other (or back only).
+
+    .. math:: \mathrm{softmax}(q k^T / \sqrt{w})\, v \; W_o
+
+    by torch's fused kernels, which never hold the maps; :meth:`maps` computes them for analysis.
+
+    Args:
+        width: of tokens.
+        heads: maps.
+        head_width: of queries, keys and values, per head.
+        dropout: share of the map that is dropped in training.
+        causal: a token looks at itself and those before it.
+        bias: of the output.
+    """
+
+    def __init__(
+        self, width: int, heads: int, head_width: int, dropout: float, *, causal: bool = False, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.heads, self.dropout, self.causal = heads, dropout, causal
+        self.into = nn.Linear(width, 3 * heads * head_width, bias=False)
+        self.out = nn.Linear(heads * head_width, width, bias=bias)
+
+    def forward(self, x: Sequence, angles: Angles | None = None) -> Sequence:
+        """Mix the tokens."""
+        query, key, value = self._heads(x, angles)
+        dropout = self.dropout if self.training else 0.0
+        mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=self.causal)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def maps(self, x: Sequence, angles: Angles | None = None) -> Float[Tensor, "sequences heads tokens tokens"]:
+        """Return who looks at whom; rows sum to 1."""
+        query, key, _ = self._heads(x, angles)
+        logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+        if self.causal:
+            logits = logits.masked_fill(_later(x.shape[1], x.device), -math.inf)
+        return logits.softmax(-1)
+
+    def _heads(self, x: Sequence, angles: Angles | None) -> list[Tensor]:
+        query, key, value = self.into(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return [turned(query, angles), turned(key, angles), value]
+
+
+def _later(tokens: int, device: torch.device) -> Bool[Tensor, "tokens tokens"]:
+    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).triu(1)
+
+
+class DropPath(nn.Module):
+    """Leave a branch out for whole sequences in training, and enlarge it for the others by as much.
+
+    Source: Huang et al. (2016), ECCV, 646-661.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Float[Tensor, " sequences *rest"]) -> Float[Tensor, " sequences *rest"]:
+        """Drop sequences, or nothing in evaluation."""
+        if not self.training or self.share == 0:
+            return x
+        kept = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device) >= self.share
+        return x * kept / (1 - self.share)
+
+
+def remembering_less(block: nn.Module, again: bool, *given: Tensor | None) -> Tensor:
+    """Run a block, and when asked to, run it again on the way back instead of keeping what is inside it."""
+    if again and torch.is_grad_enabled():
+        return checkpoint(block, *given, use_reentrant=False)  # pyright: ignore[reportReturnType]
+    return block(*given)

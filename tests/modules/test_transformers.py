@@ -1,0 +1,170 @@
+"""Transformers on video: published sizes, embeddings and attention against plain formulations, what is dropped."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from neuroint.data.base import Inputs
+from neuroint.model import PopulationModel, predict_in_chunks
+from neuroint.modules.transformer import DropPath, SelfAttention, rotary_angles, turned
+from neuroint.modules.tubelets import TubeletEmbedding
+from neuroint.registry import cores, links, readouts
+
+SENSORIUM = {"stimulus_shape": (1, 36, 64), "behavior_channels": 2, "pupil_channels": 2}
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "behavior", "parameters", "grid"), [("v1t", 3, 2_465_200, (29, 57)), ("vivit", 2, 3_793_762, (18, 32))]
+)
+def test_a_core_at_its_published_setting_has_its_published_size(name, behavior, parameters, grid):
+    core = cores[name].build({}, SENSORIUM | {"behavior_channels": behavior})
+    assert sum(p.numel() for p in core.parameters()) == parameters
+    assert core.feature_shape[1:] == grid
+
+
+def test_tubelets_are_a_norm_a_linear_map_and_a_norm_of_blocks_that_are_cut_out():
+    embedding = perturbed(TubeletEmbedding(2, 5, 3, 3, 2).double())
+    video = torch.randn(2, 6, 2, 7, 8, dtype=torch.float64)
+    padded = functional.pad(video, [1] * 4)
+    blocks = padded.unfold(1, 3, 1).unfold(3, 3, 2).unfold(4, 3, 2)  # batch time plane row column frame y x
+    blocks = blocks.permute(0, 1, 3, 4, 2, 5, 6, 7)
+    assert blocks.shape[2:4] == embedding.grid(7, 8)
+    normal = functional.layer_norm(blocks, blocks.shape[4:], embedding.gain, embedding.offset, embedding.norm.eps)
+    expected = embedding.norm(normal.flatten(4) @ embedding.weight.flatten(1).T + embedding.bias)
+    torch.testing.assert_close(embedding(video), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_fused_attention_is_what_its_maps_say(causal):
+    attention = SelfAttention(6, 2, 4, 0.0, causal=causal).double()
+    x, angles = torch.randn(3, 5, 6, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    maps = attention.maps(x, angles)
+    value = attention.into(x).unflatten(-1, (3, 2, 4))[:, :, 2]
+    expected = attention.out(torch.einsum("shqk,skhw->sqhw", maps, value).flatten(2))
+    torch.testing.assert_close(attention(x, angles), expected)
+    torch.testing.assert_close(maps.sum(-1), torch.ones(3, 2, 5, dtype=torch.float64))
+    assert causal == (maps.triu(1) == 0).all().item()
+
+
+def test_products_of_turned_features_depend_on_the_difference_of_places():
+    query, key = torch.randn(2, 1, 6, dtype=torch.float64)
+
+    def product(here, there):
+        places = torch.tensor([here, there], dtype=torch.float64)
+        angles = rotary_angles(places, 6)
+        return (turned(query, angles[:1]) * turned(key, angles[1:])).sum()
+
+    torch.testing.assert_close(product((1.0, 2.0), (4.0, 0.0)), product((3.0, 7.0), (6.0, 5.0)))
+    assert not torch.isclose(product((1.0, 2.0), (4.0, 0.0)), product((1.0, 2.0), (4.0, 1.0)))
+
+
+def test_an_odd_feature_is_not_turned():
+    x = torch.randn(2, 5)
+    assert torch.equal(turned(x, torch.ones(2, 2))[:, -1], x[:, -1])
+
+
+def test_a_path_is_dropped_for_whole_sequences_and_kept_in_the_mean():
+    x = torch.ones(4000, 3)
+    dropped = DropPath(0.25).train()(x)
+    torch.testing.assert_close(dropped.unique(), torch.tensor([0, 4 / 3]))
+    assert (dropped == dropped[:, :1]).all()
+    assert dropped.mean().item() == pytest.approx(1, abs=0.05)
+    assert torch.equal(DropPath(0.25).eval()(x), x)
+
+
+@pytest.mark.parametrize("make", [lambda: small_v1t(), lambda: small_vivit()], ids=["v1t", "vivit"])
+def test_running_blocks_again_gives_the_same_gradients(make):
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(1)
+        core = perturbed(make()).eval()
+        core.recompute = recompute
+        core(inputs()).square().sum().backward()
+        gradients.append([p.grad for p in core.parameters()])
+    for kept, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(kept, again)
+
+
+@pytest.mark.parametrize("state", ["channels", "tokens", "cross_attention"])
+def test_behavior_and_pupil_reach_the_features_in_every_way(state):
+    core = perturbed(small_vivit(state=state)).eval()
+    given = inputs()
+    for name in ("behavior", "pupil"):
+        changed = Inputs(**{**vars(given), name: getattr(given, name) + 1.0})
+        assert not torch.allclose(core(given), core(changed))
+
+
+def test_without_state_behavior_changes_nothing():
+    given = inputs()
+    other = Inputs(given.stimulus, given.behavior + 1, given.pupil + 1)
+    for core in (small_vivit(state="none").eval(), small_v1t(behavior=False).eval()):
+        assert torch.equal(core(given), core(other))
+
+
+def test_maps_of_a_core_are_those_it_used():
+    core, given = small_vivit(state="tokens").eval(), inputs()
+    maps = core.maps(given)
+    places = core.grid[0] * core.grid[1]
+    assert maps["spatial"].shape == (1, 2 * 12, 2, places + 3, places + 3)
+    assert maps["temporal"].shape == (2, 2 * places, 2, 12, 12)
+    assert (maps["temporal"].triu(1) == 0).all()
+    frames = small_v1t().eval().maps(given)
+    torch.testing.assert_close(frames.sum(-1), torch.ones_like(frames[..., 0]))
+
+
+def test_a_transformer_over_time_gets_its_clips_whole():
+    core, link = small_vivit().eval(), links["identity"].build({}, {})
+    facts = {"feature_shape": core.feature_shape, "n_neurons": 3, "mean_drive": np.zeros(3, np.float32)}
+    readout = readouts["linear"].build({}, facts).double()
+    model = PopulationModel(core, {"one": readout}, {"one": {}}, link).eval()
+    given = inputs()
+    assert torch.equal(predict_in_chunks(model, given, "one", 3), model(given, "one"))
+    assert not small_vivit(temporal_blocks=0).whole_clip
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: cores["v1t"].build({}, SENSORIUM | {"stimulus_shape": (1, 7, 9)}), "cuts patches of 8 pixels.*7 x 9"),
+        (lambda: cores["vivit"].build({"head_width": 5}, SENSORIUM), "head_width 5; choose an even one"),
+        (lambda: small_vivit()(Inputs(inputs().stimulus)), "built for 4 channels of behavior and pupil.*have 0"),
+        (lambda: small_v1t()(Inputs(inputs().stimulus)), "built for 4 channels of behavior and pupil.*have 0"),
+        (lambda: small_vivit()(inputs(frames=2)), "consumes 2 frames and needs at least 3"),
+    ],
+    ids=["patch", "odd", "vivit state", "v1t state", "short"],
+)
+def test_faults_say_what_to_do(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def inputs(frames=14):
+    draw = torch.Generator().manual_seed(2)
+    shapes = {"stimulus": (1, 7, 9), "behavior": (2,), "pupil": (2,)}
+    held = {name: torch.randn(2, frames, *shape, generator=draw, dtype=torch.float64) for name, shape in shapes.items()}
+    return Inputs(**held)
+
+
+def perturbed(module):
+    for parameter in module.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return module
+
+
+def small_vivit(**options) -> nn.Module:
+    facts = {"stimulus_shape": (1, 7, 9), "behavior_channels": 2, "pupil_channels": 2}
+    sizes = {"tubelet_frames": 3, "tubelet_px": 3, "width": 6, "spatial_blocks": 1, "temporal_blocks": 2, "heads": 2}
+    return cores["vivit"].build({**sizes, "head_width": 4, "hidden": 8, "registers": 2, **options}, facts).double()
+
+
+def small_v1t(**options) -> nn.Module:
+    facts = {"stimulus_shape": (1, 7, 9), "behavior_channels": 2, "pupil_channels": 2}
+    sizes = {"patch_px": 3, "stride_px": 2, "width": 6, "blocks": 2, "heads": 2, "head_width": 4, "hidden": 8}
+    return cores["v1t"].build({**sizes, **options}, facts).double()
