@@ -235,10 +235,10 @@ def predict_in_chunks(
 ) -> Float[Tensor, "batch frames neurons"]:
     """Predict a long clip in chunks of ``frames`` predicted frames; the same numbers as in one piece.
 
-    A core whose features depend on all of the clip so far (``whole_clip``) hands no state on, and gets it in one piece.
+    A core whose features depend on all of the clip so far (``whole_clips``) hands no state on: it gets one piece.
     """
     lost, total = model.lost_frames, inputs.n_frames
-    if frames is None or total - lost <= frames or getattr(model.core, "whole_clip", False):
+    if frames is None or total - lost <= frames or getattr(model.core, "whole_clips", False):
         return model(inputs, session)
     inputs, rates, state = model.lagged(inputs), [], None
     for start in range(lost, total, frames):

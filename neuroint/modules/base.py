@@ -3,7 +3,7 @@
 A **core** turns ``Inputs`` into features ``batch time channel height width`` and has ``feature_shape`` (channel,
 height, width) and ``lost_frames``: its convolutions are not padded in time, so the first ``lost_frames`` frames are
 consumed. A core that looks further back than that, to the beginning of the clip (attention over time, a recurrent
-core), says ``whole_clip = True``: it is never given a clip in chunks.
+core), says ``whole_clips = True``: it is never given a clip in chunks.
 
 A **readout** turns features into the drive ``batch time neurons``: ``forward(features, pupil, neurons)``, and offers
 its per-neuron weights as ``embedding() -> neurons embed`` of width ``embedding_channels``.

@@ -126,7 +126,7 @@ def test_a_transformer_over_time_gets_its_clips_whole():
     model = PopulationModel(core, {"one": readout}, {"one": {}}, link).eval()
     given = inputs()
     assert torch.equal(predict_in_chunks(model, given, "one", 3), model(given, "one"))
-    assert not small_vivit(temporal_blocks=0).whole_clip
+    assert not small_vivit(temporal_blocks=0).whole_clips
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ class ViViT(nn.Module):
     attention to a token per channel before every spatial block (``cross_attention``), or not at all (``none``).
 
     It is causal: the features of a frame depend on it, the ``lost_frames`` of its tubelet, and all frames before that,
-    which is why a clip is evaluated whole (``whole_clip``). Its nulls are ``factorized_conv3d``, itself with ``state:
+    which is why a clip is evaluated whole (``whole_clips``). Its nulls are ``factorized_conv3d``, itself with ``state:
     none``, and itself without temporal blocks. Cost is frames x places squared + places x frames squared, without ever
     holding a map. At the published sizes (36 x 64 pixels, two channels each of behavior and pupil) it has 3,793,762
     parameters.
@@ -155,7 +155,7 @@ class ViViT(nn.Module):
         self.head_width = head_width
         self.feature_shape = (width, *self.grid)
         self.lost_frames = tubelet_frames - 1
-        self.whole_clip = temporal_blocks > 0
+        self.whole_clips = temporal_blocks > 0
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "batch time channel height width"]:
         """Turn the inputs into features of all but the first ``lost_frames`` frames."""
