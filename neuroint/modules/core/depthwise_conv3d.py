@@ -11,7 +11,7 @@ from neuroint.data.base import Inputs
 from neuroint.modules.base import Reads
 from neuroint.modules.batch_norm import SynchronizedBatchNorm
 from neuroint.modules.convolution import check_frames, check_layers, input_planes, over_frames, over_time
-from neuroint.modules.transformer import DropPath, remembering_less
+from neuroint.modules.video_blocks import DropPath, remembering_less
 from neuroint.registry import BelowOne, Count, Fact, cores
 
 Features = Float[Tensor, "batch time channel height width"]

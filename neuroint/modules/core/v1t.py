@@ -12,7 +12,7 @@ from torch.nn import functional
 from neuroint.data.base import Inputs
 from neuroint.modules.base import Reads
 from neuroint.modules.convolution import input_planes
-from neuroint.modules.transformer import SelfAttention, Sequence, remembering_less
+from neuroint.modules.video_blocks import SelfAttention, Sequence, remembering_less
 from neuroint.registry import BelowOne, Count, Fact, cores
 
 

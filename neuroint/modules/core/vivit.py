@@ -13,8 +13,8 @@ from torch.nn import functional
 from neuroint.data.base import Inputs
 from neuroint.modules.base import Reads
 from neuroint.modules.convolution import check_frames, input_planes
-from neuroint.modules.transformer import Angles, DropPath, SelfAttention, Sequence, remembering_less, rotary_angles
 from neuroint.modules.tubelets import TubeletEmbedding
+from neuroint.modules.video_blocks import Angles, DropPath, SelfAttention, Sequence, remembering_less, rotary_angles
 from neuroint.registry import BelowOne, Count, Fact, Index, cores
 
 States = Literal["channels", "tokens", "cross_attention", "none"]

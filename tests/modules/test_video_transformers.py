@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from neuroint.data.base import Inputs
 from neuroint.model import PopulationModel, predict_in_chunks
-from neuroint.modules.transformer import DropPath, SelfAttention, rotary_angles, turned
 from neuroint.modules.tubelets import TubeletEmbedding
+from neuroint.modules.video_blocks import DropPath, SelfAttention, rotary_angles, turned
 from neuroint.registry import cores, links, readouts
 
 SENSORIUM = {"stimulus_shape": (1, 36, 64), "behavior_channels": 2, "pupil_channels": 2}
