@@ -25,6 +25,8 @@ from neuroint.modules.base import INFORMATION_ORDER, RECORDED, Context, Informat
 Staged = tuple[nn.Module, Context]
 
 STAGES = ("normalization", "interaction")
+SHARED_FACTS = ("stimulus_shape", "behavior_channels", "pupil_channels", "bin_s")
+FACTS_IF_SHARED = ("observed_channels", "n_neurons", "shortest_clip")  # of cores that read records, clip by clip
 FEATURES = "features"  # the key of a normalization that stands inside the core, one for all sessions
 
 
@@ -334,13 +336,14 @@ def facts_of(sessions: list[Session]) -> dict[str, Facts]:
 
 
 def _shared_facts(sessions: Mapping[str, Facts]) -> dict[str, object]:
-    """Facts of the inputs that one core reads for all sessions."""
+    """Facts of the inputs that one core reads for all sessions; some are left out where sessions differ in them."""
     shared: dict[str, object] = {}
-    for key in ("stimulus_shape", "behavior_channels", "pupil_channels", "observed_channels", "bin_s"):
+    for key in (*SHARED_FACTS, *FACTS_IF_SHARED):
         values = {name: getattr(facts, key) for name, facts in sessions.items()}
-        if len(set(values.values())) > 1:
+        if len(set(values.values())) == 1:
+            shared[key] = next(iter(values.values()))
+        elif key in SHARED_FACTS:
             raise ValueError(f"sessions share a core but differ in {key}: {values}; select sessions with data.sessions")
-        shared[key] = next(iter(values.values()))
     return shared
 
 

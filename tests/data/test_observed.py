@@ -280,6 +280,12 @@ def test_sessions_that_offer_different_things_are_refused():
         build_model(make_config(**CORE).specs, facts_of(sessions))
 
 
+def test_sessions_of_unequal_populations_share_a_core_that_does_not_count_them():
+    sessions = [observe_past(make_session("one")), observe_past(make_session("two", neurons=3))]
+    assert len({session.facts.observed_channels for session in sessions}) == 2
+    assert build_model(make_config(**CORE).specs, facts_of(sessions)).lost_frames == 0
+
+
 # --- configurations
 
 
