@@ -25,6 +25,7 @@ from neuroint.modules.base import INFORMATION_ORDER, RECORDED, Context, Informat
 Staged = tuple[nn.Module, Context]
 
 STAGES = ("normalization", "interaction")
+SHARED_FACTS = ("stimulus_shape", "behavior_channels", "pupil_channels", "observed_channels", "bin_s")
 FEATURES = "features"  # the key of a normalization that stands inside the core, one for all sessions
 
 
@@ -333,12 +334,13 @@ def facts_of(sessions: list[Session]) -> dict[str, Facts]:
 def _shared_facts(sessions: Mapping[str, Facts]) -> dict[str, object]:
     """Facts of the inputs that one core reads for all sessions."""
     shared: dict[str, object] = {}
-    for key in ("stimulus_shape", "behavior_channels", "pupil_channels", "observed_channels", "bin_s"):
+    for key in SHARED_FACTS:
         values = {name: getattr(facts, key) for name, facts in sessions.items()}
         if len(set(values.values())) > 1:
             raise ValueError(f"sessions share a core but differ in {key}: {values}; select sessions with data.sessions")
         shared[key] = next(iter(values.values()))
-    return shared
+    shortest = {facts.shortest_clip for facts in sessions.values()}
+    return shared | ({"shortest_clip": shortest.pop()} if len(shortest) == 1 else {})
 
 
 def _mean_drive(link: nn.Module, facts: Facts) -> Float[np.ndarray, " neurons"]:

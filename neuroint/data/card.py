@@ -136,7 +136,8 @@ def _session_card(session: Session) -> SessionCard:
     for tier in READ_TIERS:
         faults.extend(_read_tier(session, tier, reading))
     faults.extend(_silent_tiers(session, reading))
-    if shared := stimuli_in_several_tiers(session.tiers, session.stimulus_ids):
+    shared = stimuli_in_several_tiers(session.tiers, session.stimulus_ids)
+    if shared and not session.conditions:
         faults.append(describe_leakage(shared))
     if facts.positions_um is not None and len(facts.positions_um) > 1 and np.ptp(facts.positions_um, axis=0).max() == 0:
         faults.append("all neurons have the same position, expected one each; leave positions out of the recording")
