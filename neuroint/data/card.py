@@ -86,6 +86,7 @@ class SessionCard:
     cautions: tuple[str, ...]
     faults: tuple[str, ...]
     fingerprint: str
+    neurons_by_area: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ def _session_card(session: Session) -> SessionCard:
         cautions=session.cautions,
         faults=tuple(faults),
         fingerprint=session.fingerprint,
+        neurons_by_area=None if facts.areas is None else dict(sorted(Counter(facts.areas).items())),
     )
 
 
@@ -261,6 +263,8 @@ def render(card: Card) -> str:
 
 def _session_lines(card: SessionCard) -> Iterator[str]:
     yield f"{'neurons':<11}{card.neurons}"
+    if card.neurons_by_area is not None:
+        yield f"{'areas':<11}{', '.join(f'{area} {count}' for area, count in card.neurons_by_area.items())}"
     yield f"{'inputs':<11}{', '.join(_inputs(card))}"
     yield f"{'bin':<11}{'not known' if card.bin_s is None else f'{1000 * card.bin_s:.4g} ms'}"
     yield f"{'tier':<11}{'clips':>7} {'frames':>9} {'stimuli':>8}  repeats"

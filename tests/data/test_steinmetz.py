@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from neuroint.cli import app
 from neuroint.data.base import DEV_TEST, FINAL_TEST, TIERS, TRAIN, VALIDATION, DataError
-from neuroint.data.card import inspect
+from neuroint.data.card import inspect, render
 from neuroint.data.neuromatch import convert_steinmetz
 from neuroint.data.opening import open_sessions
 from neuroint.data.readers.steinmetz import TrialSplit, looks_like, read_steinmetz
@@ -61,6 +61,7 @@ def test_conditions_recur_in_all_tiers_without_being_a_fault_and_the_card_says_w
     (card,) = inspect([session], []).sessions
     assert card.faults == ()
     assert any("whole trials" in caution for caution in card.cautions)
+    assert "areas      CA1 2, MOs 3, VISp 3, root 2" in render(inspect([session], []))
 
 
 def test_bins_are_added_up_and_the_bin_width_says_so(written):
