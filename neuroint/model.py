@@ -261,6 +261,7 @@ def build_model(
         ValueError: sessions differ in what a shared core reads, an option is wrong, or the lag is too short.
         MissingFactError: a component needs something that a session does not have.
     """
+    recorded = _recorded(sessions, lag_bins)
     shared = _shared_facts(sessions)
     core = registry.cores[specs["core"].name].build(specs["core"].options, shared)
     link = registry.links[specs["link"].name].build(specs["link"].options, {})
@@ -268,7 +269,7 @@ def build_model(
     slots = {"normalization": registry.normalizations, "interaction": registry.interactions}
     if inside is not None:
         del slots["normalization"]
-    readouts, stages, recorded = {}, {}, _recorded(sessions, lag_bins)
+    readouts, stages = {}, {}
     for name, facts in sessions.items():
         given = facts.as_dict() | {"feature_shape": core.feature_shape, "mean_drive": _mean_drive(link, facts)}
         readout = registry.readouts[specs["readout"].name].build(specs["readout"].options, given)
