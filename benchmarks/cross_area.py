@@ -48,7 +48,7 @@ CORES = {
     "reduced_rank": {"name": "reduced_rank", "latents": LATENTS, "before": 5, "after": 5},
     "seq2seq": {"name": "seq2seq", "latents": LATENTS, "directions": 2},
 }
-TRAINING = {"epochs": 25, "frames": 40, "batch_size": 8, "patience": 5}
+TRAINING = {"epochs": 20, "frames": 40, "batch_size": 25, "patience": 5}
 FEWEST_TRIALS = 4  # of a condition that is drawn
 
 
@@ -89,7 +89,7 @@ def configuration(core: str, seed: int) -> TrialConfig:
             "core": CORES[core],
             "readout": "linear",
             "link": "softplus",
-            "optimizer": {"name": "adamw", "learning_rate": 0.004, "weight_decay": 0.2},
+            "optimizer": {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.1},
             "schedule": {"name": "cosine", "warmup_epochs": 1},
             "train": TRAINING,
             "score": {"metric": "bits_per_bin"},
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("path", help="a finished sweep; for matrix, the folder of recordings")
     parser.add_argument("--session", default="session08", help="of the matrix")
     parser.add_argument("--core", default="reduced_rank", choices=list(CORES), help="of the matrix")
-    parser.add_argument("--fewest", type=int, default=40, help="neurons of an area; half as many are read")
+    parser.add_argument("--fewest", type=int, default=56, help="neurons of an area; half as many are read")
     parser.add_argument("--seeds", type=int, default=1, help="of the matrix: draws of neurons and of weights")
     parser.add_argument("--data", help="recordings, where they are not where the sweep found them")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "cross_area_latents.png")
