@@ -2,18 +2,18 @@
 
 ``table SWEEP`` prints the pooled bits per spike of every arm of a finished sweep beside its loss and that of its null.
 ``matrix PATH`` fits every area from the same number of neurons of every other one (an area on both sides is dealt in
-halves), once as recorded and once with trials shuffled. ``latents SWEEP`` draws the latents of the arm ``seq2seq`` by
+halves), beside fits with shuffled trials and the time course; it goes on where it stopped. ``latents SWEEP`` draws the latents of the arm ``seq2seq`` by
 condition. ``--write-docs`` puts what is printed between the marks of ``docs/cross_area.md``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import subprocess
 import tempfile
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from neuroint.train import score_weights, train_trial
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "cross_area.md"
+AREAS = ["MOs", "PL", "visual", "hippocampus", "thalamus"]
 LATENTS = 10
 CORES = {
     "time_course": {"name": "time_course", "hold": 4},
@@ -49,6 +50,7 @@ CORES = {
     "seq2seq": {"name": "seq2seq", "latents": LATENTS, "directions": 2},
 }
 TRAINING = {"epochs": 20, "frames": 40, "batch_size": 25, "patience": 5}
+SHUFFLED = 2  # fits with shuffled trials for every target
 FEWEST_TRIALS = 4  # of a condition that is drawn
 
 
@@ -125,35 +127,56 @@ def thinned(session: Session, neurons: int, seed: int) -> Session:
     return replace(session, facts=facts, source=replace(source, channels=source.channels[chosen]))
 
 
-def matrix(path: str, name: str, core: str, fewest: int, seeds: int) -> str:
-    """Bits per spike of every area from every area, mean over seeds; rows are read, columns predicted."""
+class Cells:
+    """Fits that were scored, kept in a file, so that a matrix goes on where it stopped."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.held: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
+
+    def score(self, core: str, session: Session, seed: int, *words: str) -> float:
+        """Bits per spike of a fit, from the file if it is known."""
+        key = " ".join((core, json.dumps(CORES[core]), json.dumps(TRAINING), session.name, str(seed), *words))
+        if key not in self.held:
+            self.held[key] = fitted_bits(core, session, seed)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_text(json.dumps(self.held, indent=1))
+            print(f"{core} {' '.join(words)}: {self.held[key]:+.3f}", flush=True)
+        return self.held[key]
+
+
+def matrix(path: str, name: str, core: str, areas: list[str], neurons: int, file: Path) -> str:
+    """Bits per spike of every area or group from every one; rows are read, columns predicted."""
     (session,) = [one for one in open_sessions(path, "steinmetz") if one.name == name]
-    areas = sorted(area for area, count in Counter(session.facts.areas).items() if count >= fewest and area != "root")
-    found = np.zeros((2, len(areas), len(areas)))
+    cells, counts = Cells(file), {}
+    found, shuffled = np.zeros((len(areas), len(areas))), np.zeros((SHUFFLED, len(areas)))
     course = np.zeros(len(areas))
     for column, target in enumerate(areas):
         for row, source in enumerate(areas):
-            for seed in range(seeds):
-                pair = thinned(observe_others(session, 0.5, seed, [source], [target]), fewest // 2, seed)
-                found[0, row, column] += fitted_bits(core, pair, seed) / seeds
-                found[1, row, column] += fitted_bits(core, shuffle_observed(pair, seed), seed) / seeds
-                if row == column:
-                    course[column] += fitted_bits("time_course", pair, seed) / seeds
-        print(f"{target}: from {dict(zip(areas, found[0, :, column].round(3).tolist(), strict=True))}", flush=True)
-    return _matrix_table(areas, Counter(session.facts.areas), found, course)
+            pair = thinned(observe_others(session, 0.5, 0, [source], [target]), neurons, 0)
+            found[row, column] = cells.score(core, pair, 0, source, target)
+            counts |= {target: pair.facts.n_neurons} if source != target else {}
+        for draw in range(SHUFFLED):
+            source = areas[(column + 1 + draw) % len(areas)]  # not the target itself
+            pair = thinned(observe_others(session, 0.5, 0, [source], [target]), neurons, 0)
+            control = shuffle_observed(pair, draw)
+            shuffled[draw, column] = cells.score(core, control, 0, source, target, f"shuffled {draw}")
+            course[column] = cells.score("time_course", pair, 0, target)
+    return _matrix_table(areas, counts, found, shuffled, course)
 
 
-def _matrix_table(areas: list[str], counts: Counter[str], found: np.ndarray, course: np.ndarray) -> str:
-    """A cell is bold where it is above every shuffled fit of the same target."""
-    chance = found[1].max(axis=0)
+def _matrix_table(
+    areas: list[str], counts: dict[str, int], found: np.ndarray, shuffled: np.ndarray, course: np.ndarray
+) -> str:
+    """A cell is bold where it is above the time course and every shuffled fit of the same target."""
+    chance = np.maximum(shuffled.max(axis=0), course)
     lines = ["| from \\ to | " + " | ".join(f"{area} ({counts[area]})" for area in areas) + " |"]
     lines.append("|---" * (len(areas) + 1) + "|")
     for row, area in enumerate(areas):
-        cells = [f"**{x:+.3f}**" if x > top else f"{x:+.3f}" for x, top in zip(found[0, row], chance, strict=True)]
+        cells = [f"**{x:+.3f}**" if x > top else f"{x:+.3f}" for x, top in zip(found[row], chance, strict=True)]
         lines.append(f"| {area} | " + " | ".join(cells) + " |")
-    for label, values in (("shuffled trials, largest", chance), ("shuffled trials, mean", found[1].mean(axis=0))):
+    for label, values in (("shuffled trials, larger of 2", shuffled.max(axis=0)), ("time course", course)):
         lines.append(f"| *{label}* | " + " | ".join(f"{x:+.3f}" for x in values) + " |")
-    lines.append("| *time course* | " + " | ".join(f"{x:+.3f}" for x in course) + " |")
     return "\n".join(lines)
 
 
@@ -201,8 +224,9 @@ def main() -> None:
     parser.add_argument("path", help="a finished sweep; for matrix, the folder of recordings")
     parser.add_argument("--session", default="session08", help="of the matrix")
     parser.add_argument("--core", default="reduced_rank", choices=list(CORES), help="of the matrix")
-    parser.add_argument("--fewest", type=int, default=56, help="neurons of an area; half as many are read")
-    parser.add_argument("--seeds", type=int, default=1, help="of the matrix: draws of neurons and of weights")
+    parser.add_argument("--areas", nargs="+", default=AREAS, help="areas or groups of the matrix")
+    parser.add_argument("--neurons", type=int, default=50, help="that are read of every area of the matrix")
+    parser.add_argument("--keep", type=Path, default=ROOT / "results" / "cross_area_cells.json", help="of the matrix")
     parser.add_argument("--data", help="recordings, where they are not where the sweep found them")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "cross_area_latents.png")
     parser.add_argument("--write-docs", help="name of the mark in docs/cross_area.md")
@@ -210,8 +234,8 @@ def main() -> None:
     torch.set_num_threads(1)
     command = f"python benchmarks/cross_area.py {options.what} {options.path}"
     if options.what == "matrix":
-        command += f" --core {options.core} --fewest {options.fewest} --seeds {options.seeds}"
-        text = matrix(options.path, options.session, options.core, options.fewest, options.seeds)
+        command += f" --core {options.core} --neurons {options.neurons} --areas {' '.join(options.areas)}"
+        text = matrix(options.path, options.session, options.core, options.areas, options.neurons, options.keep)
     else:
         sweep = Path(options.path)
         text = table(sweep) if options.what == "table" else latents(sweep, options.data, options.figure)

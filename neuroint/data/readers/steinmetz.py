@@ -181,7 +181,7 @@ def _windowed(name: str, table: _Table, window_s: Window | None) -> np.ndarray:
     """Keep the bins inside the window; trials, time, neurons."""
     spikes = np.swapaxes(table.spikes, 1, 2)
     if window_s is None:
-        return spikes
+        return np.ascontiguousarray(spikes)  # or else every crop would gather its numbers one by one
     bounds = [(edge - table.first_s) / table.bin_s for edge in window_s]
     first, last = (round(bound) for bound in bounds)
     if not 0 <= first < last <= spikes.shape[1]:
@@ -190,7 +190,7 @@ def _windowed(name: str, table: _Table, window_s: Window | None) -> np.ndarray:
             f"'{name}': window_s is {list(window_s)}, but bins span {table.first_s:g} to {end:g} s after stimulus onset"
             "; give a window inside, its earlier end first"
         )
-    return spikes[:, first:last]
+    return np.ascontiguousarray(spikes[:, first:last])
 
 
 def _rebinned(name: str, spikes: np.ndarray, rebin: int) -> np.ndarray:
