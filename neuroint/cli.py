@@ -291,6 +291,28 @@ def simulate(
         print(component.factory(out, **choices))
 
 
+@data_app.command()
+def convert(
+    layout: Annotated[str, typer.Argument(help="Which layout: steinmetz.")],
+    parts: Annotated[list[Path], typer.Argument(help="The published files, in their order.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+) -> None:
+    """Write recordings published as pickled objects as plain arrays, once. This unpickles the files, which can run any
+    code that is in them: convert only what you trust. Nothing else in this program unpickles.
+    """
+    from neuroint.data.neuromatch import CONVERTERS
+    from neuroint.registry import nearest
+
+    with _bad_input():
+        if layout not in CONVERTERS:
+            known = ", ".join(CONVERTERS)
+            raise ValueError(
+                f"'{layout}' is not a layout that is converted.{nearest(layout, CONVERTERS)} Known: {known}"
+            )
+        print(f"unpickling {', '.join(map(str, parts))}: this runs whatever code is in them", file=sys.stderr)
+        print("\n".join(map(str, CONVERTERS[layout](parts, out))))
+
+
 def _absolute(data: str | None) -> str | None:
     """Fix where recordings are while it is known what a relative path is relative to."""
     return data if data is None or "://" in data else str(Path(data).resolve())

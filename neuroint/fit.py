@@ -169,8 +169,10 @@ def start(model: PopulationModel, config: TrialConfig) -> None:
     """Load what the configuration starts from into a model.
 
     Raises:
-        ValueError: neurons are subsampled that a stage reads, or ``init.source`` holds nothing that fits.
+        ValueError: neurons are subsampled that a stage reads, clips are cut that the core needs whole, or
+            ``init.source`` holds nothing that fits.
     """
+    _check_whole_clips(model.core, config)
     if config.train.neurons_per_step and model.needs_population:
         raise ValueError(
             f"train.neurons_per_step={config.train.neurons_per_step} drops neurons that "
@@ -179,6 +181,22 @@ def start(model: PopulationModel, config: TrialConfig) -> None:
     if config.init.source:
         frozen = [part for part in PARTS if getattr(config.init, part) == "frozen"]
         load_weights(model, Path(config.init.source), frozen)
+
+
+def _check_whole_clips(core: nn.Module, config: TrialConfig) -> None:
+    """Refuse to cut clips for a core that counts frames, or remembers, from the beginning of a clip."""
+    name, train = config.specs["core"].name, config.train
+    if getattr(core, "whole_clips", False) and train.evaluation_frames is not None:
+        raise ValueError(
+            f"core '{name}' reads clips from their beginning, and train.evaluation_frames={train.evaluation_frames} "
+            "would cut them; leave it out"
+        )
+    clip = getattr(core, "clip_frames", train.frames)
+    if train.frames != clip:
+        raise ValueError(
+            f"core '{name}' has a value for each of the {clip} frames of a clip, and train.frames={train.frames} would "
+            f"cut crops that begin anywhere; set train.frames: {clip}"
+        )
 
 
 def certify_model(

@@ -235,12 +235,9 @@ def _normalized(stage: Any, features: Tensor, state: Any) -> tuple[Tensor, Any]:
 def predict_in_chunks(
     model: PopulationModel, inputs: Inputs, session: str, frames: int | None
 ) -> Float[Tensor, "batch frames neurons"]:
-    """Predict a long clip in chunks of ``frames`` predicted frames; the same numbers as in one piece.
-
-    A core whose features depend on all of the clip so far (``whole_clips``) hands no state on: it gets one piece.
-    """
+    """Predict a long clip in chunks of ``frames`` predicted frames; the same numbers as in one piece."""
     lost, total = model.lost_frames, inputs.n_frames
-    if frames is None or total - lost <= frames or getattr(model.core, "whole_clips", False):
+    if frames is None or total - lost <= frames:
         return model(inputs, session)
     inputs, rates, state = model.lagged(inputs), [], None
     for start in range(lost, total, frames):
@@ -265,6 +262,7 @@ def build_model(
         ValueError: sessions differ in what a shared core reads, an option is wrong, or the lag is too short.
         MissingFactError: a component needs something that a session does not have.
     """
+    recorded = _recorded(sessions, lag_bins)
     shared = _shared_facts(sessions)
     core = registry.cores[specs["core"].name].build(specs["core"].options, shared)
     link = registry.links[specs["link"].name].build(specs["link"].options, {})
@@ -272,7 +270,7 @@ def build_model(
     slots = {"normalization": registry.normalizations, "interaction": registry.interactions}
     if inside is not None:
         del slots["normalization"]
-    readouts, stages, recorded = {}, {}, _recorded(sessions, lag_bins)
+    readouts, stages = {}, {}
     for name, facts in sessions.items():
         given = facts.as_dict() | {"feature_shape": core.feature_shape, "mean_drive": _mean_drive(link, facts)}
         readout = registry.readouts[specs["readout"].name].build(specs["readout"].options, given)

@@ -6,9 +6,9 @@ import functools
 import json
 from collections.abc import Callable, Mapping
 
-from neuroint.config import DataConfig
+from neuroint.config import DataConfig, TrialConfig
 from neuroint.data.base import DataError, Session
-from neuroint.data.observed import observe_others, observe_past
+from neuroint.data.observed import observe_others, observe_past, shuffle_observed
 from neuroint.data.opening import open_sessions
 
 
@@ -18,10 +18,20 @@ def open_data(data: DataConfig) -> list[Session]:
     return [_offering(session, data) for session in _opened(json.dumps(given), _chosen(data))]
 
 
+def open_for(config: TrialConfig) -> list[Session]:
+    """Open the sessions of a trial, with recorded activity exchanged between clips where its arm asks for that."""
+    sessions = open_data(config.data)
+    if not config.observed.shuffled:
+        return sessions
+    return [shuffle_observed(session, config.data.held_in_seed) for session in sessions]
+
+
 OFFERS: Mapping[str | None, Callable[[Session, DataConfig], Session]] = {
     None: lambda session, data: session,
     "past": lambda session, data: observe_past(session, data.lag_s),
-    "others": lambda session, data: observe_others(session, data.held_in, data.held_in_seed),
+    "others": lambda session, data: observe_others(
+        session, data.held_in, data.held_in_seed, data.from_areas, data.to_areas
+    ),
 }
 
 

@@ -26,7 +26,10 @@ WITHOUT_STIMULUS = {
     "head_direction": "head_direction_peyrache2015/head_direction.npz",
     "s1": "s1_reaching_kording/s1.npz",
     "s1_others": "s1_reaching_kording/s1.npz",
+    "cross_area": "steinmetz2019",
+    "within_area": "steinmetz2019",
 }
+NULLS = ("none", "constant", "time_course")  # arms that read nothing
 
 
 @pytest.fixture
@@ -123,7 +126,7 @@ def test_every_arm_of_a_search_without_stimulus_can_be_built_and_reads_what_is_o
     sweep, sessions = observed(name)
     offer = sessions[0].facts.recorded.information
     read = {arm.name: arm.information for arm in summarize_arms(sweep, sessions)}
-    assert read.pop("none", "stimulus") == "stimulus"
+    assert {read.pop(name) for name in NULLS if name in read} <= {"stimulus"}
     assert set(read.values()) == {offer}
 
 
@@ -157,3 +160,27 @@ def test_a_readout_of_energies_learns_v4_in_a_few_epochs(asked):
     config = sweep.trial("energy_linear", values, key="few", phase="tune", seed=0)
     train_trial(config, [session], LocalRuntime(on_report=lambda m, _: scores.append(m["validation_score"])))
     assert scores[-1] > 0.35  # chance is 0; the linear arm ends at .24
+
+
+def test_motor_cortex_is_predicted_from_all_other_areas_or_half_from_half(observed):
+    held = {name: observed(name)[1][0].facts for name in ("cross_area", "within_area")}
+    sizes = {name: (facts.observed_channels, facts.n_neurons) for name, facts in held.items()}
+    assert sizes == {"cross_area": (1040, 113), "within_area": (56, 57)}
+    assert {area for facts in held.values() for area in facts.areas} == {"MOs"}
+
+
+@pytest.mark.slow
+def test_other_areas_predict_motor_cortex_after_a_few_epochs_and_those_of_another_trial_do_not(observed):
+    from neuroint.recordings import open_for
+
+    sweep, _ = observed("cross_area")
+    core = {"core.latents": 15, "core.cell": "lstm", "core.directions": 2}
+    values = core | {"optimizer.learning_rate": 0.01, "optimizer.weight_decay": 0.1}
+    scores = {}
+    for arm in ("seq2seq", "seq2seq_shuffled"):
+        config = sweep.trial(arm, values, key="few", phase="tune", seed=0)
+        config = replace(config, train=replace(config.train, epochs=4))
+        runtime = LocalRuntime(on_report=lambda m, _, arm=arm: scores.update({arm: m["best_validation_score"]}))
+        train_trial(config, open_for(config), runtime)
+    assert scores["seq2seq"] > 0.004  # bits per bin; a constant rate scores 0 at best
+    assert scores["seq2seq_shuffled"] < 0.001

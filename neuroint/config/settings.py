@@ -53,7 +53,9 @@ class DataConfig:
     """Where the recordings are, how they are read, and what recorded activity models are offered.
 
     ``observed`` is ``past`` (the predicted neurons a lag of ``lag_s`` ago: forecasting) or ``others`` (a random share
-    ``held_in`` of the neurons, drawn from ``held_in_seed``, which are then not predicted: co-smoothing).
+    ``held_in`` of the neurons, drawn from ``held_in_seed``, which are then not predicted: co-smoothing). Where the
+    recording knows areas, ``others`` may be those of ``from_areas`` and the predicted ones those of ``to_areas``, by
+    name or group; a side that is left out is every area not on the other, and ``held_in`` deals an area on both.
     """
 
     path: str | None = None
@@ -64,6 +66,8 @@ class DataConfig:
     lag_s: Positive | None = None
     held_in: Level = 0.5
     held_in_seed: Index = 0
+    from_areas: list[str] | None = None
+    to_areas: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +103,13 @@ class InitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedConfig:
-    """How far back a model reads recorded activity; None takes what the data advises."""
+    """How a model reads recorded activity: how far back (None takes what the data advises), and of which clip.
+
+    ``shuffled`` is a control: every clip is paired with what was recorded in another clip of the same tier.
+    """
 
     lag_bins: Index | None = None
+    shuffled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

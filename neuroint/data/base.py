@@ -45,7 +45,7 @@ class Facts:
 
     ``mean_responses`` is the mean over the training tier, in the units the model is trained in (after response
     normalization). ``stimulus_shape`` is ``(channel, height, width)``. ``observed_neurons`` says for every channel of
-    recorded activity which predicted neuron it is, -1 for none of them.
+    recorded activity which predicted neuron it is, -1 for none of them. ``areas`` names the brain area of every neuron.
     """
 
     n_neurons: int
@@ -59,6 +59,7 @@ class Facts:
     observed_neurons: Int[np.ndarray, " observed"] | None = None
     recorded: Recorded | None = None
     positions_um: Float[np.ndarray, "neurons 3"] | None = None
+    areas: tuple[str, ...] | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Facts by name, as components ask for them."""
@@ -100,6 +101,7 @@ class Session:
         scored_from: first frame that scores count (a rule of the benchmark, the same for all models).
         cautions: sentences that later verdicts obey, such as "cells pooled over animals: no coupling".
         fingerprint: hash of what identifies the recording (file names, sizes, statistics), for provenance.
+        conditions: ``stimulus_ids`` number conditions of an experiment, which occur in all tiers on purpose.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Session:
     scored_from: int = 0
     cautions: tuple[str, ...] = ()
     fingerprint: str = ""
+    conditions: bool = False
 
     def clips(self, tier: str) -> Int[np.ndarray, " clips"]:
         """Indices of the clips of a tier, in order."""

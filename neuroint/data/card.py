@@ -86,6 +86,7 @@ class SessionCard:
     cautions: tuple[str, ...]
     faults: tuple[str, ...]
     fingerprint: str
+    neurons_by_area: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def _session_card(session: Session) -> SessionCard:
     for tier in READ_TIERS:
         faults.extend(_read_tier(session, tier, reading))
     faults.extend(_silent_tiers(session, reading))
-    if shared := stimuli_in_several_tiers(session.tiers, session.stimulus_ids):
+    shared = stimuli_in_several_tiers(session.tiers, session.stimulus_ids)
+    if shared and not session.conditions:
         faults.append(describe_leakage(shared))
     if facts.positions_um is not None and len(facts.positions_um) > 1 and np.ptp(facts.positions_um, axis=0).max() == 0:
         faults.append("all neurons have the same position, expected one each; leave positions out of the recording")
@@ -157,6 +159,7 @@ def _session_card(session: Session) -> SessionCard:
         cautions=session.cautions,
         faults=tuple(faults),
         fingerprint=session.fingerprint,
+        neurons_by_area=None if facts.areas is None else dict(sorted(Counter(facts.areas).items())),
     )
 
 
@@ -260,6 +263,8 @@ def render(card: Card) -> str:
 
 def _session_lines(card: SessionCard) -> Iterator[str]:
     yield f"{'neurons':<11}{card.neurons}"
+    if card.neurons_by_area is not None:
+        yield f"{'areas':<11}{', '.join(f'{area} {count}' for area, count in card.neurons_by_area.items())}"
     yield f"{'inputs':<11}{', '.join(_inputs(card))}"
     yield f"{'bin':<11}{'not known' if card.bin_s is None else f'{1000 * card.bin_s:.4g} ms'}"
     yield f"{'tier':<11}{'clips':>7} {'frames':>9} {'stimuli':>8}  repeats"

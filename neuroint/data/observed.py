@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
-from neuroint.data.base import Clip, DataError, Facts, Recorded, Session, Source
+from neuroint.data.areas import assigned, in_areas
+from neuroint.data.base import TIERS, Clip, DataError, Facts, Recorded, Session, Source
 from neuroint.seeding import generator
 
 # Calcium traces are smoothed and interpolated in time: nearer than this, "the past" holds the present. (White noise at
 # 8 Hz, interpolated to 30 Hz, predicts itself for 5 frames; smoothed spike inference reaches 500 to 600 ms.)
 CALCIUM_LAG_S = 0.6
+AT_ONCE = Recorded("recorded_others", lag_bins=0, shortest_lag=0)
 FEWEST = 2  # held-in and held-out neurons without which co-smoothing says nothing
 
 
@@ -32,6 +35,19 @@ class ObservedSource:
         return replace(found, responses=found.responses[:, self.targets], observed=observed)
 
 
+@dataclass(frozen=True)
+class ShuffledSource:
+    """Reads clips with the recorded activity of another one."""
+
+    source: Source
+    partner: Int[np.ndarray, " clips"]
+
+    def read(self, clip: int, start: int, frames: int) -> Clip:
+        """Read a crop, and what is observed from the same frames of the other clip."""
+        other = self.source.read(int(self.partner[clip]), start, frames)
+        return replace(self.source.read(clip, start, frames), observed=other.observed)
+
+
 def observe_past(session: Session, lag_s: float | None = None) -> Session:
     """Let models read what all predicted neurons did a lag ago: forecasting.
 
@@ -46,14 +62,25 @@ def observe_past(session: Session, lag_s: float | None = None) -> Session:
     return _dealt(session, everyone, everyone, offer)
 
 
-def observe_others(session: Session, held_in: float, seed: int) -> Session:
-    """Let models read a fixed random part of the neurons at the same bin and predict the others: co-smoothing.
+def observe_others(
+    session: Session,
+    held_in: float,
+    seed: int,
+    from_areas: Sequence[str] | None = None,
+    to_areas: Sequence[str] | None = None,
+) -> Session:
+    """Let models read a fixed part of the neurons at the same bin and predict the others: co-smoothing.
 
-    Which neurons are held in follows from the seed and the session's name alone.
+    The part is random, or that of ``from_areas``, from which ``to_areas`` is predicted; areas are named singly or by
+    group. A side that is not given is all areas that are not on the other one; neurons in no area are on neither.
+    Neurons of an area that is on both sides are dealt at random, a share of ``held_in`` to be read. Which neurons
+    these are follows from the seed and the session's name alone.
 
     Raises:
-        DataError: fewer than two neurons would be held in or out.
+        DataError: fewer than two neurons would be held in or out, or an area is not in the recording.
     """
+    if from_areas is not None or to_areas is not None:
+        return _observe_areas(session, held_in, seed, from_areas, to_areas)
     count = session.facts.n_neurons
     chosen = round(held_in * count)
     if min(chosen, count - chosen) < FEWEST:
@@ -62,8 +89,70 @@ def observe_others(session: Session, held_in: float, seed: int) -> Session:
             f"{count - chosen} to predict, expected at least {FEWEST} of each; change data.held_in"
         )
     order = generator(seed, "held_in", session.name).permutation(count)
-    offer = Recorded("recorded_others", lag_bins=0, shortest_lag=0)
-    return _dealt(session, np.sort(order[chosen:]), np.sort(order[:chosen]), offer)
+    return _dealt(session, np.sort(order[chosen:]), np.sort(order[:chosen]), AT_ONCE)
+
+
+def _observe_areas(
+    session: Session, held_in: float, seed: int, from_areas: Sequence[str] | None, to_areas: Sequence[str] | None
+) -> Session:
+    source, target = _sides(session, from_areas, to_areas)
+    shared = np.flatnonzero(source & target)
+    order = generator(seed, "held_in", session.name).permutation(shared)
+    read = order[: round(held_in * len(shared))]
+    channels = np.union1d(np.flatnonzero(source & ~target), read)
+    targets = np.setdiff1d(np.flatnonzero(target), read)
+    if min(len(channels), len(targets)) < FEWEST:
+        raise DataError(
+            f"session '{session.name}': data.from_areas={from_areas} and data.to_areas={to_areas} leave "
+            f"{len(channels)} neurons to read and {len(targets)} to predict, expected at least {FEWEST} of each; name "
+            f"more areas, or change data.held_in={held_in}, the share that is read of an area on both sides"
+        )
+    return _dealt(session, targets, channels, AT_ONCE)
+
+
+def _sides(
+    session: Session, from_areas: Sequence[str] | None, to_areas: Sequence[str] | None
+) -> tuple[Bool[np.ndarray, " neurons"], Bool[np.ndarray, " neurons"]]:
+    """Mark the neurons of areas that are read and of those that are predicted."""
+    areas = session.facts.areas
+    source = None if from_areas is None else in_areas(areas, from_areas, session.name, "data.from_areas")
+    target = None if to_areas is None else in_areas(areas, to_areas, session.name, "data.to_areas")
+    everyone = assigned(areas or ())
+    nobody = np.zeros_like(everyone)
+    rest = everyone & ~(nobody if source is None else source) & ~(nobody if target is None else target)
+    return rest if source is None else source, rest if target is None else target
+
+
+def shuffle_observed(session: Session, seed: int) -> Session:
+    """Pair every clip with what was recorded in another clip of its tier: a control that leaves nothing but time.
+
+    Counts, time course and latents of what is read stay as they are; only that it was recorded at the same moment is
+    undone. Clips of a tier are put into a random order, and each reads the next one; the pairs stay for the whole run.
+
+    Raises:
+        DataError: no recorded activity is on offer, a tier has a single clip, or clips have different lengths.
+    """
+    facts = session.facts
+    if facts.recorded is None:
+        raise DataError(
+            f"observed.shuffled is true, but session '{session.name}' offers no recorded activity; set data.observed"
+        )
+    if len(set(session.lengths.tolist())) > 1:
+        raise DataError(
+            f"observed.shuffled is true, but clips of session '{session.name}' have {session.lengths.min()} to "
+            f"{session.lengths.max()} frames; only clips of one length can be exchanged"
+        )
+    partner = np.arange(len(session.tiers))
+    for tier in TIERS:
+        clips = session.clips(tier)
+        if len(clips) == 1:
+            raise DataError(
+                f"observed.shuffled is true, but tier '{tier}' of session '{session.name}' has one clip, which has no "
+                "other to be exchanged with; give the tier a larger share"
+            )
+        order = generator(seed, "shuffled", session.name, tier).permutation(clips)
+        partner[order] = np.roll(order, 1)
+    return replace(session, source=ShuffledSource(session.source, partner))
 
 
 def _lag_bins(session: Session, lag_s: float | None) -> int:
@@ -96,4 +185,5 @@ def _of_neurons(facts: Facts, targets: np.ndarray) -> Facts:
         n_neurons=len(targets),
         mean_responses=facts.mean_responses[targets],
         positions_um=None if positions is None else positions[targets],
+        areas=None if facts.areas is None else tuple(facts.areas[neuron] for neuron in targets),
     )

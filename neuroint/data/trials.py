@@ -36,18 +36,24 @@ def trial_session(
     bin_s: float | None = None,
     behavior: Num[np.ndarray, "clips frames behavior"] | None = None,
     cautions: tuple[str, ...] = (),
+    areas: tuple[str, ...] | None = None,
 ) -> Session:
     """Make a session of counts (or other activity) per trial of the experiment, which is a clip here.
 
-    ``stimulus_ids`` are equal for trials of one condition, which count as repeats. ``mean_responses`` is over what is
+    ``stimulus_ids`` are equal for trials of one condition, which count as repeats. Conditions occur in all tiers on
+    purpose: what is held out are whole trials with their own variability. A model is handed neither the condition nor
+    the number of the trial, so there is no key under which it could remember a response, and what it may learn of all
+    trials alike, their time course, is a null of its own (core ``time_course``). ``mean_responses`` is over what is
     known of the training clips, in responses per bin.
 
     Raises:
-        DataError: numbers of clips or frames differ, nothing to train on, or a neuron of which nothing is known in the
-            training tier.
+        DataError: numbers of clips, frames or areas differ, nothing to train on, or a neuron of which nothing is known
+            in the training tier.
     """
     frames, neurons = responses.shape[1:]
     _check_counts(name, responses, behavior, {"tiers": len(tiers), "stimulus_ids": len(stimulus_ids)})
+    if areas is not None and len(areas) != neurons:
+        raise DataError(f"session '{name}': {neurons} neurons and {len(areas)} areas; give one area per neuron")
     mean = _training_mean(name, responses, tiers)
     facts = Facts(
         n_neurons=neurons,
@@ -56,11 +62,21 @@ def trial_session(
         shortest_clip=frames,
         bin_s=bin_s,
         behavior_channels=0 if behavior is None else behavior.shape[2],
+        areas=areas,
     )
     lengths, source = np.full(len(responses), frames), TrialSource(responses, behavior)
     told = _fingerprint(name, responses, tiers, mean)
     return Session(
-        name, animal, facts, tuple(tiers), lengths, stimulus_ids, source, cautions=cautions, fingerprint=told
+        name,
+        animal,
+        facts,
+        tuple(tiers),
+        lengths,
+        stimulus_ids,
+        source,
+        cautions=cautions,
+        fingerprint=told,
+        conditions=True,
     )
 
 

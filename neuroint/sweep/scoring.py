@@ -138,7 +138,7 @@ def _score(plain: dict[str, Any], weights: bytes, tiers: tuple[str, ...]) -> dic
     """Predict tiers on some node of the cluster."""
     import torch
 
-    from neuroint.recordings import open_data
+    from neuroint.recordings import open_for
     from neuroint.train import score_weights
 
     config = TrialConfig.from_dict(plain)
@@ -147,4 +147,4 @@ def _score(plain: dict[str, Any], weights: bytes, tiers: tuple[str, ...]) -> dic
         file = Path(folder) / WEIGHTS_FILE
         file.write_bytes(weights)
         runtime = LocalRuntime(device=device_for(config.resources.gpus_per_worker))
-        return {tier: score_weights(config, open_data(config.data), file, runtime, tier) for tier in tiers}
+        return {tier: score_weights(config, open_for(config), file, runtime, tier) for tier in tiers}

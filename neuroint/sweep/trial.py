@@ -15,7 +15,7 @@ from ray import tune
 from neuroint.config import TrialConfig
 from neuroint.evaluation import DivergedError
 from neuroint.fit import STATE_FILE
-from neuroint.recordings import open_data
+from neuroint.recordings import open_for
 from neuroint.runtime import LocalRuntime, Runtime, TrainWorkerRuntime, device_for, fit_on_workers
 from neuroint.train import train_trial
 
@@ -48,7 +48,7 @@ def fit_here(job: TrialConfig, runtime: Runtime) -> None:
     if _had_finished(runtime):
         return
     try:
-        train_trial(job, open_data(job.data), runtime)
+        train_trial(job, open_for(job), runtime)
     except DivergedError as error:
         nothing = float("nan")
         outcome = {"validation_score": nothing, "best_validation_score": nothing, "train_loss": nothing}

@@ -115,6 +115,7 @@ PLAIN = {
     "poisson_loss": plain_poisson,
     "poisson_loss_null": plain_null,
     "bits_per_spike": plain_bits,
+    "bits_per_bin": lambda held: (plain_null(held) - plain_poisson(held)) / np.log(2),
 }
 
 
@@ -198,6 +199,15 @@ def test_two_repeats_of_two_frames_give_the_scores_worked_out_by_hand():
     assert got["poisson_loss_null"] == pytest.approx(null, abs=1e-7)
     assert got["poisson_loss"] == pytest.approx(loss, abs=1e-7)
     assert got["bits_per_spike"] == pytest.approx((null - loss) * 4 / (12 * np.log(2)), abs=1e-7)
+
+
+def test_the_mean_of_bits_per_bin_over_the_mean_count_is_the_pooled_bits_per_spike():
+    stimuli = ragged()
+    stimuli = [(p, y, np.ones(y.shape, bool)) for p, y, _ in stimuli]
+    counts = [np.concatenate([y for y, _ in frames(stimuli, neuron)]) for neuron in range(4)]
+    weights = np.array([count.sum() for count in counts])
+    pooled = (one("bits_per_spike", stimuli) * weights).sum() / weights.sum()
+    assert one("bits_per_bin", stimuli).mean() / np.mean(counts) == pytest.approx(pooled, rel=1e-9)
 
 
 def test_a_coin_flip_predicted_exactly_earns_almost_one_bit_per_spike():

@@ -1,16 +1,14 @@
 """Transformers on video: published sizes, embeddings and attention against plain formulations, what is dropped."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from neuroint.data.base import Inputs
-from neuroint.model import PopulationModel, predict_in_chunks
 from neuroint.modules.tubelets import TubeletEmbedding
 from neuroint.modules.video_blocks import DropPath, SelfAttention, rotary_angles, turned
-from neuroint.registry import cores, links, readouts
+from neuroint.registry import cores
 
 SENSORIUM = {"stimulus_shape": (1, 36, 64), "behavior_channels": 2, "pupil_channels": 2}
 
@@ -119,13 +117,8 @@ def test_maps_of_a_core_are_those_it_used():
     torch.testing.assert_close(frames.sum(-1), torch.ones_like(frames[..., 0]))
 
 
-def test_a_transformer_over_time_gets_its_clips_whole():
-    core, link = small_vivit().eval(), links["identity"].build({}, {})
-    facts = {"feature_shape": core.feature_shape, "n_neurons": 3, "mean_drive": np.zeros(3, np.float32)}
-    readout = readouts["linear"].build({}, facts).double()
-    model = PopulationModel(core, {"one": readout}, {"one": {}}, link).eval()
-    given = inputs()
-    assert torch.equal(predict_in_chunks(model, given, "one", 3), model(given, "one"))
+def test_a_transformer_over_time_needs_its_clips_whole():
+    assert small_vivit().whole_clips
     assert not small_vivit(temporal_blocks=0).whole_clips
 
 
