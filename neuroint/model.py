@@ -260,14 +260,14 @@ def build_model(
         ValueError: sessions differ in what a shared core reads, an option is wrong, or the lag is too short.
         MissingFactError: a component needs something that a session does not have.
     """
-    shared = _shared_facts(sessions)
+    recorded, shared = _recorded(sessions, lag_bins), _shared_facts(sessions)
     core = registry.cores[specs["core"].name].build(specs["core"].options, shared)
     link = registry.links[specs["link"].name].build(specs["link"].options, {})
     inside = _feature_stage(specs["normalization"], core, shared)
     slots = {"normalization": registry.normalizations, "interaction": registry.interactions}
     if inside is not None:
         del slots["normalization"]
-    readouts, stages, recorded = {}, {}, _recorded(sessions, lag_bins)
+    readouts, stages = {}, {}
     for name, facts in sessions.items():
         given = facts.as_dict() | {"feature_shape": core.feature_shape, "mean_drive": _mean_drive(link, facts)}
         readout = registry.readouts[specs["readout"].name].build(specs["readout"].options, given)
@@ -333,6 +333,9 @@ def facts_of(sessions: list[Session]) -> dict[str, Facts]:
 def _shared_facts(sessions: Mapping[str, Facts]) -> dict[str, object]:
     """Facts of the inputs that one core reads for all sessions."""
     shared: dict[str, object] = {}
+    counts = {facts.n_neurons for facts in sessions.values()}
+    if len(counts) == 1:  # a core that predicts neuron by neuron asks for it; to others it makes no difference
+        shared["n_neurons"] = counts.pop()
     for key in ("stimulus_shape", "behavior_channels", "pupil_channels", "observed_channels", "bin_s"):
         values = {name: getattr(facts, key) for name, facts in sessions.items()}
         if len(set(values.values())) > 1:

@@ -1,4 +1,4 @@
-"""Offer recorded activity to models: the neurons' own past, or other neurons that are never predicted."""
+"""Offer recorded activity to models: the neurons' own past, or other neurons that are never scored."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
-from neuroint.data.base import Clip, DataError, Facts, Recorded, Session, Source
+from neuroint.data.base import TRAIN, Clip, DataError, Facts, Recorded, Session, Source
 from neuroint.seeding import generator
 
 # Calcium traces are smoothed and interpolated in time: nearer than this, "the past" holds the present. (White noise at
@@ -30,6 +30,34 @@ class ObservedSource:
         found = self.source.read(clip, start, frames)
         observed = np.nan_to_num(found.responses[:, self.channels], nan=0.0)
         return replace(found, responses=found.responses[:, self.targets], observed=observed)
+
+
+@dataclass(frozen=True)
+class MaskedSource:
+    """Reads held-in neurons as recorded activity and predicts them too: held-in first, then held-out.
+
+    Outside training, held-in responses are NaN, and so is every response of the last ``forward_bins`` of a clip: what
+    is scored is co-smoothing alone. Recorded activity is 0 in those bins, in every tier.
+    """
+
+    source: Source
+    order: Int[np.ndarray, " neurons"]
+    held_in: int
+    trained: Bool[np.ndarray, " clips"]
+    lengths: Int[np.ndarray, " clips"]
+    forward_bins: int = 0
+
+    def read(self, clip: int, start: int, frames: int) -> Clip:
+        """Read a crop, and hide from models what they predict without seeing it."""
+        found = self.source.read(clip, start, frames)
+        responses = found.responses[:, self.order]
+        observed = np.nan_to_num(responses[:, : self.held_in], nan=0.0)
+        unseen = min(frames, max(0, start + frames - (int(self.lengths[clip]) - self.forward_bins)))
+        observed[frames - unseen :] = 0
+        if not self.trained[clip]:
+            responses[:, : self.held_in] = np.nan
+            responses[frames - unseen :] = np.nan
+        return replace(found, responses=responses, observed=observed, unseen=unseen)
 
 
 def observe_past(session: Session, lag_s: float | None = None) -> Session:
@@ -54,6 +82,44 @@ def observe_others(session: Session, held_in: float, seed: int) -> Session:
     Raises:
         DataError: fewer than two neurons would be held in or out.
     """
+    others, chosen = _drawn(session, held_in, seed)
+    offer = Recorded("recorded_others", lag_bins=0, shortest_lag=0)
+    return _dealt(session, others, chosen, offer)
+
+
+def observe_masked(session: Session, held_in: float, seed: int) -> Session:
+    """Let models read the neurons of :func:`observe_others`, and train them to predict these, too, where masked.
+
+    All neurons are predicted, held-in ones first; scores are of held-out ones alone (:class:`MaskedSource`).
+
+    Raises:
+        DataError: fewer than two neurons would be held in or out.
+    """
+    others, chosen = _drawn(session, held_in, seed)
+    return reconstructed(session, chosen, others)
+
+
+def reconstructed(
+    session: Session,
+    held_in: Int[np.ndarray, " held_in"],
+    held_out: Int[np.ndarray, " held_out"],
+    forward_bins: int = 0,
+) -> Session:
+    """Offer the records of some neurons, all of which are predicted in training; the last bins of clips stay unseen."""
+    order = np.concatenate([held_in, held_out])
+    trained = np.asarray(session.tiers) == TRAIN
+    facts = replace(
+        _of_neurons(session.facts, order),
+        observed_channels=len(held_in),
+        observed_neurons=np.arange(len(held_in)),
+        recorded=Recorded("recorded_others", lag_bins=0, shortest_lag=0, reconstructs=True),
+    )
+    source = MaskedSource(session.source, order, len(held_in), trained, session.lengths, forward_bins)
+    return replace(session, facts=facts, source=source)
+
+
+def _drawn(session: Session, held_in: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw held-out and held-in neurons."""
     count = session.facts.n_neurons
     chosen = round(held_in * count)
     if min(chosen, count - chosen) < FEWEST:
@@ -62,8 +128,7 @@ def observe_others(session: Session, held_in: float, seed: int) -> Session:
             f"{count - chosen} to predict, expected at least {FEWEST} of each; change data.held_in"
         )
     order = generator(seed, "held_in", session.name).permutation(count)
-    offer = Recorded("recorded_others", lag_bins=0, shortest_lag=0)
-    return _dealt(session, np.sort(order[chosen:]), np.sort(order[:chosen]), offer)
+    return np.sort(order[chosen:]), np.sort(order[:chosen])
 
 
 def _lag_bins(session: Session, lag_s: float | None) -> int:
