@@ -42,7 +42,7 @@ def main() -> None:
     sweep = replace(sweep, data=replace(sweep.data, path=str(given.data)))
     fixed = {path: yaml.safe_load(value) for path, _, value in (text.partition("=") for text in given.sets)}
     rows: list[dict[str, Any]] = []
-    for seed in range(given.seeds):
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
         for arm in given.arms or sweep.arms:
             values = {path: fixed.get(path, _middle(one)) for path, one in sweep.arms[arm].distributions.items()}
             config = sweep.trial(arm, values, key=f"{arm}-{seed}", phase="confirm", seed=seed)
@@ -59,6 +59,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--arms", nargs="*")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", dest="sets", nargs="*", default=[], help="PATH=VALUE of a searched choice")
