@@ -26,6 +26,7 @@ WITHOUT_STIMULUS = {
     "head_direction": "head_direction_peyrache2015/head_direction.npz",
     "s1": "s1_reaching_kording/s1.npz",
     "s1_others": "s1_reaching_kording/s1.npz",
+    "s1_masked": "s1_reaching_kording/s1.npz",
 }
 
 
