@@ -270,7 +270,7 @@ def _role(text: str) -> tuple[str, Any]:
 
 @data_app.command()
 def simulate(
-    world: Annotated[str, typer.Argument(help="Which simulator: v1.")],
+    world: Annotated[str, typer.Argument(help="Which simulator: v1, nlb.")],
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     preset: Annotated[str, typer.Option(help="tiny, test or bench.")] = "tiny",
     seed: Annotated[int, typer.Option(help="Same seed, same files.")] = 0,

@@ -228,10 +228,14 @@ def _with_open_gates(model: PopulationModel) -> PopulationModel:
 
 
 def claim_of(model: PopulationModel, facts: Facts) -> Claim:
-    """What a model says it reads of a session."""
+    """What a model says it reads of a session.
+
+    Neurons that are only reconstructed in training are never scored: their own record does not count as forbidden.
+    """
     offer = model.recorded if model.reads_recorded else None
     own = torch.full((facts.n_neurons,), -1)
-    for channel, neuron in enumerate([] if facts.observed_neurons is None else facts.observed_neurons.tolist()):
+    unscored = facts.recorded is not None and facts.recorded.reconstructs
+    for channel, neuron in enumerate([] if facts.observed_neurons is None or unscored else facts.observed_neurons):
         if neuron >= 0:
             own[neuron] = channel
     return Claim(model.information, model.causal, offer, own)

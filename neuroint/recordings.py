@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from neuroint.config import DataConfig, TrialConfig
 from neuroint.data.base import DataError, Session
-from neuroint.data.observed import observe_others, observe_past, shuffle_observed
+from neuroint.data.observed import observe_masked, observe_others, observe_past, shuffle_observed
 from neuroint.data.opening import open_sessions
 
 
@@ -32,6 +32,9 @@ OFFERS: Mapping[str | None, Callable[[Session, DataConfig], Session]] = {
     "others": lambda session, data: observe_others(
         session, data.held_in, data.held_in_seed, data.from_areas, data.to_areas
     ),
+    "masked": lambda session, data: observe_masked(
+        session, data.held_in, data.held_in_seed, data.from_areas, data.to_areas
+    ),
 }
 
 
@@ -39,10 +42,16 @@ def _offering(session: Session, data: DataConfig) -> Session:
     """Offer models the recorded activity that the configuration asks for.
 
     Raises:
-        DataError: there would be nothing at all to read.
+        DataError: there would be nothing at all to read, or the data say themselves which neurons are held in.
     """
     facts = session.facts
-    if data.observed is None and not (facts.stimulus_shape or facts.behavior_channels or facts.pupil_channels):
+    if data.observed is not None and facts.recorded is not None:
+        raise DataError(
+            f"session '{session.name}' says itself which of its neurons are held in; remove data.observed: "
+            f"{data.observed}"
+        )
+    shown = (facts.stimulus_shape, facts.behavior_channels, facts.pupil_channels, facts.observed_channels)
+    if data.observed is None and not any(shown):
         raise DataError(
             f"session '{session.name}' holds responses only, no stimulus, behavior or pupil, so that models have "
             "nothing to read; set data.observed: past (forecasting) or others (co-smoothing)"

@@ -33,6 +33,9 @@ def fault_of(sweep: Path) -> str | None:
 def main() -> int:
     """Run them all; returns the number of failures."""
     subprocess.run(["make", "--no-print-directory", "demo/data"], cwd=ROOT, check=True)
+    if not (ROOT / "demo" / "nlb").exists():
+        program = [str(Path(sys.executable).with_name("neuroint")), "data", "simulate", "nlb", "demo/nlb"]
+        subprocess.run([*program, "--preset", "test"], cwd=ROOT, check=True)
     failed = []
     with tempfile.TemporaryDirectory(prefix="neuroint-smoke-") as results:
         for file in sorted((ROOT / "search_spaces").rglob("*.yaml")):

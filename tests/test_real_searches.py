@@ -28,6 +28,7 @@ WITHOUT_STIMULUS = {
     "s1_others": "s1_reaching_kording/s1.npz",
     "cross_area": "steinmetz2019",
     "within_area": "steinmetz2019",
+    "s1_masked": "s1_reaching_kording/s1.npz",
 }
 NULLS = ("none", "constant", "time_course")  # arms that read nothing
 

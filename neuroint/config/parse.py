@@ -209,8 +209,11 @@ def _name_faults(sections: Mapping[str, dict[str, Any]]) -> Iterator[str]:
         yield f"score.metric: a higher '{metric}' is not a better model, so it cannot select; use one of {usable}"
     yield from _verdict_faults(sections["score"])
     for side in ("from_areas", "to_areas"):
-        if data.get(side) is not None and data.get("observed") != "others":
-            yield f"data.{side}: got {data[side]!r}, but data.observed is {data.get('observed')}; set it to others"
+        if data.get(side) is not None and data.get("observed") not in ("others", "masked"):
+            yield (
+                f"data.{side}: got {data[side]!r}, but data.observed is {data.get('observed')}; set it to others or "
+                "masked"
+            )
     reader = data.get("reader", DataConfig.reader)
     if reader == "auto":
         return

@@ -53,16 +53,17 @@ class DataConfig:
     """Where the recordings are, how they are read, and what recorded activity models are offered.
 
     ``observed`` is ``past`` (the predicted neurons a lag of ``lag_s`` ago: forecasting) or ``others`` (a random share
-    ``held_in`` of the neurons, drawn from ``held_in_seed``, which are then not predicted: co-smoothing). Where the
-    recording knows areas, ``others`` may be those of ``from_areas`` and the predicted ones those of ``to_areas``, by
-    name or group; a side that is left out is every area not on the other, and ``held_in`` deals an area on both.
+    ``held_in`` of the neurons, drawn from ``held_in_seed``, which are then not predicted: co-smoothing) or ``masked``
+    (the same neurons, which are predicted in training, too, where an objective masks them; scores are the same). Where
+    the recording knows areas, those of ``from_areas`` may be read and those of ``to_areas`` predicted, by name or
+    group; a side that is left out is every area not on the other, and ``held_in`` deals an area on both.
     """
 
     path: str | None = None
     reader: str = "auto"
     options: dict[str, Any] = field(default_factory=dict)
     sessions: list[str] | None = None
-    observed: Literal["past", "others"] | None = None
+    observed: Literal["past", "others", "masked"] | None = None
     lag_s: Positive | None = None
     held_in: Level = 0.5
     held_in_seed: Index = 0

@@ -32,11 +32,14 @@ class Recorded:
             set that is never predicted).
         lag_bins: at bin t a model reads what was recorded at t - lag.
         shortest_lag: below it a model would read what it predicts.
+        reconstructs: the observed neurons are predicted as well, in training only, to learn from masked records. They
+            are the first of the predicted ones, in the same order; elsewhere their responses are NaN, never scored.
     """
 
     information: Literal["recorded_past", "recorded_others"]
     lag_bins: int
     shortest_lag: int
+    reconstructs: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,17 @@ class Facts:
 
 @dataclass(frozen=True)
 class Clip:
-    """A stretch of one clip, normalized, float32, time first."""
+    """A stretch of one clip, normalized, float32, time first.
+
+    ``unseen`` counts the last frames whose recorded activity no model is shown (0 stands there): forward prediction.
+    """
 
     responses: Float[np.ndarray, "time neurons"]
     stimulus: Float[np.ndarray, "time channel height width"] | None = None
     behavior: Float[np.ndarray, "time behavior"] | None = None
     pupil: Float[np.ndarray, "time pupil"] | None = None
     observed: Float[np.ndarray, "time observed"] | None = None
+    unseen: int = 0
 
 
 @runtime_checkable  # or else beartype cannot check Session in tests
@@ -166,13 +173,17 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops of one session's clips, with what was recorded and which of it counts."""
+    """Crops of one session's clips, with what was recorded and which of it counts.
+
+    ``unseen`` is for every crop the number of its last frames whose recorded activity no model is shown; None for 0.
+    """
 
     session: str
     inputs: Inputs
     responses: Float[Tensor, "batch time neurons"]
     valid: Bool[Tensor, "batch time neurons"]
     clips: Int[Tensor, " batch"]
+    unseen: Int[Tensor, " batch"] | None = None
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
         """Move to a device, and floating-point tensors to a dtype."""
@@ -217,7 +228,8 @@ def collate(session: str, clips: Iterable[int], parts: list[Clip]) -> Batch:
         for name in ("stimulus", "behavior", "pupil", "observed")
     }
     index = torch.tensor(list(clips), dtype=torch.int64)
-    return Batch(session, Inputs(**inputs), torch.from_numpy(responses), torch.from_numpy(valid), index)
+    unseen = torch.tensor([part.unseen for part in parts]) if any(part.unseen for part in parts) else None
+    return Batch(session, Inputs(**inputs), torch.from_numpy(responses), torch.from_numpy(valid), index, unseen)
 
 
 def _stack(arrays: list[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Offer recorded activity to models: the neurons' own past, or other neurons that are never predicted."""
+"""Offer recorded activity to models: the neurons' own past, or other neurons that are never scored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from neuroint.data.areas import assigned, in_areas
-from neuroint.data.base import TIERS, Clip, DataError, Facts, Recorded, Session, Source
+from neuroint.data.base import TIERS, TRAIN, Clip, DataError, Facts, Recorded, Session, Source
 from neuroint.seeding import generator
 
 # Calcium traces are smoothed and interpolated in time: nearer than this, "the past" holds the present. (White noise at
@@ -48,6 +48,34 @@ class ShuffledSource:
         return replace(self.source.read(clip, start, frames), observed=other.observed)
 
 
+@dataclass(frozen=True)
+class MaskedSource:
+    """Reads held-in neurons as recorded activity and predicts them too: held-in first, then held-out.
+
+    Outside training, held-in responses are NaN, and so is every response of the last ``forward_bins`` of a clip: what
+    is scored is co-smoothing alone. Recorded activity is 0 in those bins, in every tier.
+    """
+
+    source: Source
+    order: Int[np.ndarray, " neurons"]
+    held_in: int
+    trained: Bool[np.ndarray, " clips"]
+    lengths: Int[np.ndarray, " clips"]
+    forward_bins: int = 0
+
+    def read(self, clip: int, start: int, frames: int) -> Clip:
+        """Read a crop, and hide from models what they predict without seeing it."""
+        found = self.source.read(clip, start, frames)
+        responses = found.responses[:, self.order]
+        observed = np.nan_to_num(responses[:, : self.held_in], nan=0.0)
+        unseen = min(frames, max(0, start + frames - (int(self.lengths[clip]) - self.forward_bins)))
+        observed[frames - unseen :] = 0
+        if not self.trained[clip]:
+            responses[:, : self.held_in] = np.nan
+            responses[frames - unseen :] = np.nan
+        return replace(found, responses=responses, observed=observed, unseen=unseen)
+
+
 def observe_past(session: Session, lag_s: float | None = None) -> Session:
     """Let models read what all predicted neurons did a lag ago: forecasting.
 
@@ -79,8 +107,53 @@ def observe_others(
     Raises:
         DataError: fewer than two neurons would be held in or out, or an area is not in the recording.
     """
+    others, chosen = _drawn(session, held_in, seed, from_areas, to_areas)
+    return _dealt(session, others, chosen, AT_ONCE)
+
+
+def observe_masked(
+    session: Session,
+    held_in: float,
+    seed: int,
+    from_areas: Sequence[str] | None = None,
+    to_areas: Sequence[str] | None = None,
+) -> Session:
+    """Let models read the neurons of :func:`observe_others`, and train them to predict these, too, where masked.
+
+    All neurons are predicted, held-in ones first; scores are of held-out ones alone (:class:`MaskedSource`).
+
+    Raises:
+        DataError: as for :func:`observe_others`.
+    """
+    others, chosen = _drawn(session, held_in, seed, from_areas, to_areas)
+    return reconstructed(session, chosen, others)
+
+
+def reconstructed(
+    session: Session,
+    held_in: Int[np.ndarray, " held_in"],
+    held_out: Int[np.ndarray, " held_out"],
+    forward_bins: int = 0,
+) -> Session:
+    """Offer the records of some neurons, all of which are predicted in training; the last bins of clips stay unseen."""
+    order = np.concatenate([held_in, held_out])
+    trained = np.asarray(session.tiers) == TRAIN
+    facts = replace(
+        _of_neurons(session.facts, order),
+        observed_channels=len(held_in),
+        observed_neurons=np.arange(len(held_in)),
+        recorded=Recorded("recorded_others", lag_bins=0, shortest_lag=0, reconstructs=True),
+    )
+    source = MaskedSource(session.source, order, len(held_in), trained, session.lengths, forward_bins)
+    return replace(session, facts=facts, source=source)
+
+
+def _drawn(
+    session: Session, held_in: float, seed: int, from_areas: Sequence[str] | None, to_areas: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find held-out and held-in neurons."""
     if from_areas is not None or to_areas is not None:
-        return _observe_areas(session, held_in, seed, from_areas, to_areas)
+        return _of_areas(session, held_in, seed, from_areas, to_areas)
     count = session.facts.n_neurons
     chosen = round(held_in * count)
     if min(chosen, count - chosen) < FEWEST:
@@ -89,12 +162,12 @@ def observe_others(
             f"{count - chosen} to predict, expected at least {FEWEST} of each; change data.held_in"
         )
     order = generator(seed, "held_in", session.name).permutation(count)
-    return _dealt(session, np.sort(order[chosen:]), np.sort(order[:chosen]), AT_ONCE)
+    return np.sort(order[chosen:]), np.sort(order[:chosen])
 
 
-def _observe_areas(
+def _of_areas(
     session: Session, held_in: float, seed: int, from_areas: Sequence[str] | None, to_areas: Sequence[str] | None
-) -> Session:
+) -> tuple[np.ndarray, np.ndarray]:
     source, target = _sides(session, from_areas, to_areas)
     shared = np.flatnonzero(source & target)
     order = generator(seed, "held_in", session.name).permutation(shared)
@@ -107,7 +180,7 @@ def _observe_areas(
             f"{len(channels)} neurons to read and {len(targets)} to predict, expected at least {FEWEST} of each; name "
             f"more areas, or change data.held_in={held_in}, the share that is read of an area on both sides"
         )
-    return _dealt(session, targets, channels, AT_ONCE)
+    return targets, channels
 
 
 def _sides(

@@ -33,6 +33,9 @@ factors), it may offer as ``prepare(context) -> Any``; the model calls it once p
 An interaction that relates no neuron to another says ``couples_neurons = False``: cautions against conclusions on
 coupling do not concern it.
 
+A core that holds parameters its output does not depend on (as published, or biases that cancel) names them in
+``dead_parameters``; their gradients are zero, not absent.
+
 Any of them may have ``penalty() -> scalar``, which training adds to the loss, and ``off()``, which sets the strength of
 what it adds (pool, coupling, history) to zero.
 """

@@ -39,11 +39,16 @@ FACTS: dict[str, Any] = {
     "embedding_channels": CHANNELS,
 }
 
+NO_DROPOUT = {"dropout": 0.0, "dropout_rates": 0.0, "dropout_embedding": 0.0}
+
 OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("core", "factorized_conv3d"): {"channels": (3, 4), "spatial_kernels": (3, 2), "temporal_kernels": (3, 2)},
     ("core", "conv3d"): {"channels": (3, 4), "spatial_kernels": (3, 2), "temporal_kernels": (3, 2)},
     ("core", "conv2d"): {"channels": (3, 4), "spatial_kernels": (3, 2)},
     ("core", "linear"): {"lags": 3, "downsample": 2},
+    ("core", "ndt"): {"frames": 6, "layers": 2, "heads": 1, "hidden": 4, **NO_DROPOUT},
+    ("core", "stndt"): {"frames": 6, "layers": 2, "heads": 1, "hidden": 4, **NO_DROPOUT},
+    ("core", "stndt_fixed"): {"frames": 6, "layers": 2, "heads": 1, "hidden": 4, **NO_DROPOUT},
     ("core", "gabor_energy"): {"wavelengths_px": (3.0, 5.0), "channels": (4,), "spatial_kernels": (2,)},
     ("core", "v1t"): {
         "patch_px": 3,
