@@ -2,10 +2,12 @@
 
 A **core** turns ``Inputs`` into features ``batch time channel height width`` and has ``feature_shape`` (channel,
 height, width) and ``lost_frames``: its convolutions are not padded in time, so the first ``lost_frames`` frames are
-consumed.
+consumed. A core that remembers offers ``scan(inputs, state) -> features, state`` beside ``forward``, with None as the
+state before a clip.
 
 A **readout** turns features into the drive ``batch time neurons``: ``forward(features, pupil, neurons)``, and offers
-its per-neuron weights as ``embedding() -> neurons embed`` of width ``embedding_channels``.
+its per-neuron weights as ``embedding() -> neurons embed`` of width ``embedding_channels``. One without
+parameters, for cores whose features are the neurons themselves, says ``hands_on = True``.
 
 A **stage** (normalization or interaction) turns drive into drive, in one of three ways:
 
@@ -32,8 +34,9 @@ factors), it may offer as ``prepare(context) -> Any``; the model calls it once p
 An interaction that relates no neuron to another says ``couples_neurons = False``: cautions against conclusions on
 coupling do not concern it.
 
-Any of them may have ``penalty() -> scalar``, which training adds to the loss, and ``off()``, which sets the strength of
-what it adds (pool, coupling, history) to zero.
+Any of them may have ``penalty() -> scalar``, which training adds to the loss, ``activity_penalty() -> scalar`` of its
+last pass in training, which is added before the backward pass of each session, and ``off()``, which sets the strength
+of what it adds (pool, coupling, history) to zero.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("core", "conv2d"): {"channels": (3, 4), "spatial_kernels": (3, 2)},
     ("core", "linear"): {"lags": 3, "downsample": 2},
     ("core", "gabor_energy"): {"wavelengths_px": (3.0, 5.0), "channels": (4,), "spatial_kernels": (2,)},
+    ("core", "input_separated_rnn"): {"hidden": 4, "driven": 3},
     ("normalization", "population_pool"): {"neighbors": 3},
     ("normalization", "organics"): {"neighbors": 3},
     ("normalization", "group"): {"group_neurons": 3},
