@@ -136,7 +136,13 @@ SCORES: Mapping[str, Callable[[Square, Square], float]] = {
 }
 
 
-def recovery(found: Square, true: Square, *, draws: int = 200, seed: int = 0) -> dict[str, Recovery]:
+def recovery(
+    found: Float[np.ndarray, "sources targets"],
+    true: Float[np.ndarray, "true_sources true_targets"],
+    *,
+    draws: int = 200,
+    seed: int = 0,
+) -> dict[str, Recovery]:
     """Score a found matrix in every way, each with a null: units renamed at random, rows and columns alike.
 
     The null keeps every entry and which entries share a unit; it forgets where on the ring a unit stands.
