@@ -62,13 +62,12 @@ def draw(name: str, seed: int, preset: str, folder: Path, file: Path) -> None:
     connectivity_figure(pairs, file)
 
 
-def write_docs(rows: list[dict[str, Any]], command: str, page: Path) -> None:
-    """Put the tables between the marks of the page."""
+def put_between_marks(page: Path, marks: tuple[str, str], command: str, text: str) -> None:
+    """Replace what stands between the marks of a page; says by which command, commit and date."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    about = f"`{command}`, tables written at commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}. Mean (range) "
-    before, rest = page.read_text().split(BEGIN)
-    text = f"{about}over seeds.\n\n{markdown(rows)}"
-    page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+    about = f"`{command}`; table written at commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}."
+    before, rest = page.read_text().split(marks[0])
+    page.write_text(f"{before}{marks[0]}\n{about}\n\n{text}\n{marks[1]}{rest.split(marks[1])[1]}")
 
 
 def finished(folder: Path) -> list[dict[str, Any]]:
@@ -100,7 +99,10 @@ def main() -> None:
     rows = finished(folder)
     print(markdown(rows))
     if options.write_docs:
-        write_docs(rows, "python benchmarks/ring_recovery.py --write-docs", ROOT / "docs" / "ring.md")
+        command = "python benchmarks/ring_recovery.py --write-docs"
+        put_between_marks(
+            ROOT / "docs" / "ring.md", (BEGIN, END), command, f"Mean (range) over seeds.\n\n{markdown(rows)}"
+        )
         draw("separated", 0, preset, folder, ROOT / "docs" / "ring.png")
 
 

@@ -71,11 +71,16 @@ def world_of(condition: Condition, seed: int, preset: Any, folder: Path) -> Worl
 
 
 def model_of(condition: Condition, world: World, seed: int) -> PopulationModel:
-    """Build the network, its weights drawn from the seed."""
+    """Build the network of a condition, its weights drawn from the seed."""
+    return model_with(condition.core(world.rates.shape[2]), world.session, seed)
+
+
+def model_with(core: dict[str, Any], session: Session, seed: int) -> PopulationModel:
+    """Build a network of these choices for a session."""
     torch.manual_seed(derive(seed, "ring", "init"))
     names = {"readout": "observed_units", "link": "identity", "normalization": "none", "interaction": "none"}
-    core = Spec("input_separated_rnn", condition.core(world.rates.shape[2]))
-    return build_model({slot: Spec(name) for slot, name in names.items()} | {"core": core}, facts_of([world.session]))
+    specs = {slot: Spec(name) for slot, name in names.items()} | {"core": Spec("input_separated_rnn", core)}
+    return build_model(specs, facts_of([session]))
 
 
 def fit(condition: Condition, world: World, seed: int, updates: int, kept: Path) -> dict[str, Any]:
