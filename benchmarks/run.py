@@ -24,6 +24,7 @@ BENCHMARKS = {
     "overhead": ["overhead.py"],
     "scaling": ["scaling.py"],
     "recovery": ["recovery.py"],
+    "ring": ["ring.py"],
 }
 
 

@@ -270,9 +270,9 @@ def _role(text: str) -> tuple[str, Any]:
 
 @data_app.command()
 def simulate(
-    world: Annotated[str, typer.Argument(help="Which simulator: v1, nlb.")],
+    world: Annotated[str, typer.Argument(help="Which simulator: v1, ring, torus or nlb.")],
     out: Annotated[Path, typer.Argument(help="A new folder.")],
-    preset: Annotated[str, typer.Option(help="tiny, test or bench.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="tiny, test, or the largest: bench (v1) or reference.")] = "tiny",
     seed: Annotated[int, typer.Option(help="Same seed, same files.")] = 0,
     sets: Annotated[list[str] | None, typer.Option("--set", help="Any other choice: name=value.")] = None,
 ) -> None:

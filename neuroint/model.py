@@ -121,6 +121,11 @@ class PopulationModel(nn.Module):
         terms = [part.penalty() for part in self._parts() if hasattr(part, "penalty")]  # pyright: ignore[reportCallIssue]
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
+    def activity_penalty(self) -> Float[Tensor, ""]:
+        """Sum of the parts' regularizers of activity, of their last pass in training."""
+        terms = [part.activity_penalty() for part in self._parts() if hasattr(part, "activity_penalty")]  # pyright: ignore[reportCallIssue]
+        return torch.stack(terms).sum() if terms else torch.zeros(())
+
     def forward(
         self, inputs: Inputs, session: str, neurons: Int[Tensor, " subset"] | None = None
     ) -> Float[Tensor, "batch frames neurons"]:
@@ -137,10 +142,12 @@ class PopulationModel(nn.Module):
     def drive(
         self, inputs: Inputs, session: str, neurons: Int[Tensor, " subset"] | None = None, state: Any = None
     ) -> tuple[Float[Tensor, "batch frames neurons"], Any]:
-        """Compute each neuron's input before the stages on drives, and the state of a stage inside the core."""
-        features, state = _normalized(self.feature_stage, self.core(inputs), state)
+        """Compute each neuron's input before the stages on drives, and the state of core and of a stage inside it."""
+        core, stage = (None, None) if state is None else state
+        features, core = _features(self.core, inputs, core)
+        features, stage = _normalized(self.feature_stage, features, stage)
         pupil = None if inputs.pupil is None else inputs.pupil[:, -features.shape[1] :]
-        return self.readouts[_key(session)](features, pupil, neurons), state
+        return self.readouts[_key(session)](features, pupil, neurons), (core, stage)
 
     def context(self, session: str, neurons: Int[Tensor, " subset"] | None, observed: Tensor | None) -> Context:
         """Collect what stages may look at besides the drive."""
@@ -223,6 +230,11 @@ def _at(stage: Any, context: Context, drive_t: Tensor, last_rate: Tensor, state:
     return stage.step(drive_t, last_rate, state, context)
 
 
+def _features(core: Any, inputs: Inputs, state: Any) -> tuple[Tensor, Any]:
+    """Run a core, from where it stopped when it remembers."""
+    return core.scan(inputs, state) if hasattr(core, "scan") else (core(inputs), None)
+
+
 def _normalized(stage: Any, features: Tensor, state: Any) -> tuple[Tensor, Any]:
     """Run the normalization inside the core, where there is one."""
     if stage is None:
@@ -263,7 +275,7 @@ def build_model(
         MissingFactError: a component needs something that a session does not have.
     """
     recorded = _recorded(sessions, lag_bins)
-    shared = _shared_facts(sessions)
+    shared = _shared_facts(sessions) | {"observed_lag_bins": recorded.lag_bins if recorded else None}
     core = registry.cores[specs["core"].name].build(specs["core"].options, shared)
     link = registry.links[specs["link"].name].build(specs["link"].options, {})
     inside = _feature_stage(specs["normalization"], core, shared)
@@ -275,7 +287,7 @@ def build_model(
         given = facts.as_dict() | {"feature_shape": core.feature_shape, "mean_drive": _mean_drive(link, facts)}
         readout = registry.readouts[specs["readout"].name].build(specs["readout"].options, given)
         given["embedding_channels"] = readout.embedding_channels
-        given["observed_lag_bins"] = recorded.lag_bins if recorded else None
+        given["observed_lag_bins"] = shared["observed_lag_bins"]
         readouts[name] = readout
         stages[name] = {slot: kind[specs[slot].name].build(specs[slot].options, given) for slot, kind in slots.items()}
     model = PopulationModel(core, readouts, stages, link, inside, recorded)

@@ -143,6 +143,7 @@ def training_step(
         with torch.autocast(device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
             loss, count = fit.objective(fit.model, moved, generator, neurons)
         mean = loss / _summed(count.to(loss.dtype), runtime).clamp(min=1) / len(batches)
+        mean = mean + fit.model.activity_penalty() / (runtime.world_size * len(batches))
         mean.backward()
         total += mean.detach()
     penalty = fit.model.penalty() / runtime.world_size

@@ -2,11 +2,13 @@
 
 A **core** turns ``Inputs`` into features ``batch time channel height width`` and has ``feature_shape`` (channel,
 height, width) and ``lost_frames``: its convolutions are not padded in time, so the first ``lost_frames`` frames are
-consumed. A core that looks further back than that, to the beginning of the clip (attention over time, a recurrent
-core), says ``whole_clips = True``: it is never given a clip in chunks.
+consumed. A core that remembers offers ``scan(inputs, state) -> features, state`` beside ``forward``, with None as the
+state before a clip. One that looks back to the beginning of the clip, or ahead, and hands no state on says
+``whole_clips = True``: it is never given a clip in chunks.
 
 A **readout** turns features into the drive ``batch time neurons``: ``forward(features, pupil, neurons)``, and offers
-its per-neuron weights as ``embedding() -> neurons embed`` of width ``embedding_channels``.
+its per-neuron weights as ``embedding() -> neurons embed`` of width ``embedding_channels``. One without
+parameters, for cores whose features are the neurons themselves, says ``hands_on = True``.
 
 A **stage** (normalization or interaction) turns drive into drive, in one of three ways:
 
@@ -36,8 +38,9 @@ coupling do not concern it.
 A core that holds parameters its output does not depend on (as published, or biases that cancel) names them in
 ``dead_parameters``; their gradients are zero, not absent.
 
-Any of them may have ``penalty() -> scalar``, which training adds to the loss, and ``off()``, which sets the strength of
-what it adds (pool, coupling, history) to zero.
+Any of them may have ``penalty() -> scalar``, which training adds to the loss, ``activity_penalty() -> scalar`` of its
+last pass in training, which is added before the backward pass of each session, and ``off()``, which sets the strength
+of what it adds (pool, coupling, history) to zero.
 """
 
 from __future__ import annotations

@@ -98,6 +98,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("readout", "attention"): {"width": 4},
     ("core", "seq2seq"): {"latents": 3},
     ("core", "reduced_rank"): {"latents": 2, "before": 2},
+    ("core", "input_separated_rnn"): {"hidden": 4, "driven": 3},
     ("normalization", "population_pool"): {"neighbors": 3},
     ("normalization", "organics"): {"neighbors": 3},
     ("normalization", "group"): {"group_neurons": 3},

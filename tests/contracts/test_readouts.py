@@ -21,7 +21,8 @@ from module_contracts import (
 from neuroint.modules.base import INFORMATION_ORDER
 from neuroint.registry import readouts
 
-NAMES = readouts.names()
+HANDED_ON = [name for name in readouts.names() if getattr(readouts[name].factory, "hands_on", False)]
+NAMES = [name for name in readouts.names() if name not in HANDED_ON]
 SHAPE = FACTS["feature_shape"]
 
 
@@ -130,3 +131,17 @@ def test_a_penalty_is_a_finite_scalar_that_is_not_negative(name):
     assert penalty.shape == ()
     assert penalty.isfinite()
     assert penalty >= 0
+
+
+@pytest.mark.parametrize("name", HANDED_ON)
+def test_a_readout_that_hands_features_on_has_no_parameters_and_changes_nothing(name):
+    readout = build(readouts, name, feature_shape=(NEURONS, 1, 1)).eval()
+    given, chosen = inputs().observed, torch.tensor([3, 0])
+    assert list(readout.parameters()) == []
+    assert torch.equal(readout(given[..., None, None]), given)
+    assert torch.equal(readout(given[..., None, None], None, chosen), given[..., chosen])
+    assert readout.embedding().shape == (NEURONS, readout.embedding_channels)
+    check_survives_storage(
+        lambda seed: build(readouts, name, seed, feature_shape=(NEURONS, 1, 1)),
+        lambda readout: readout(given[..., None, None]),
+    )

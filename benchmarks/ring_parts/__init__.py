@@ -1,0 +1,1 @@
+"""Parts of ``ring_recovery.py``: conditions, fitting, scores, tables."""
