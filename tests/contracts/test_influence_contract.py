@@ -10,6 +10,9 @@ from module_contracts import NEURONS, build, perturbed
 from neuroint.analysis.influence import influence, recorded_influence
 from neuroint.registry import interactions, normalizations
 
+pytestmark = pytest.mark.slow
+
+
 SLOTS = {"normalization": normalizations, "interaction": interactions}
 STAGES = [
     (slot, name)

@@ -62,9 +62,10 @@ def test_a_crop_equals_the_official_transform_of_the_whole_clip(tmp_path, dtype)
 
 def test_clips_come_time_first_in_float32(session):
     clip = session.source.read(2, 10, 20)
-    shapes = {name: array.shape for name, array in vars(clip).items() if array is not None}
+    arrays = {name: found for name, found in vars(clip).items() if isinstance(found, np.ndarray)}
+    shapes = {name: array.shape for name, array in arrays.items()}
     assert shapes == {"responses": (20, 12), "stimulus": (20, 1, 8, 12), "behavior": (20, 2), "pupil": (20, 2)}
-    assert {array.dtype for array in vars(clip).values() if array is not None} == {np.dtype(np.float32)}
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float32)}
 
 
 def test_facts_come_from_the_folder(session):

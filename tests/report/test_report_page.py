@@ -10,6 +10,9 @@ from rich.console import Console
 
 from neuroint.report import analyse, table, write_report
 
+pytestmark = pytest.mark.slow
+
+
 HOSTILE = '<script>alert("x")</script>$a_b$|[red]&'
 VOID = {"meta", "br", "img", "input", "link", "hr"}
 

@@ -36,7 +36,8 @@ def test_counts_become_rates_between_0_and_1_scaled_by_those_awake():
     assert rates.shape == (1000, 3)
     assert 0 <= rates.min() < rates.max() == 1
     np.testing.assert_allclose(rates.mean(axis=0), 5 / scale, rtol=0.05)
-    np.testing.assert_allclose(smoothed(counts // 2 * 2, scale)[0].mean() * scale.mean(), 2 * 1.0 * 5 * 0.37, rtol=0.2)
+    odd = (1 - np.exp(-2)) / 2  # of Poisson counts of mean 1
+    np.testing.assert_allclose(smoothed(counts // 2 * 2, scale)[0].mean() * scale.mean(), 5 * (1 - odd), rtol=0.05)
 
 
 def test_velocity_is_in_radians_per_second_across_a_full_turn():
@@ -82,7 +83,7 @@ def test_couplings_along_the_ring_are_told_from_renamed_ones(cells):
         near = np.cos(cells.preferred[:, None] - cells.preferred[None, :])
         model.core.factors[0][:6, :6] = torch.from_numpy(near)
     found = scores(model, cells, 0, draws=19)
-    assert found["preferred"]["score"] == pytest.approx(1)
+    assert found["preferred"]["score"] > 0.9  # ranks: equal differences tie, and rounding breaks ties
     assert found["preferred"]["p"] <= 0.3  # of 720 names, 12 leave a ring of six as it is
     assert "| 0 |" in markdown([found])
 
