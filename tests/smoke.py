@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+SIMULATED = {"nlb": "test", "ring": "test"}  # in demo/, beside demo/data: simulator and preset
 
 
 def command_of(file: Path) -> list[str]:
@@ -33,9 +34,10 @@ def fault_of(sweep: Path) -> str | None:
 def main() -> int:
     """Run them all; returns the number of failures."""
     subprocess.run(["make", "--no-print-directory", "demo/data"], cwd=ROOT, check=True)
-    if not (ROOT / "demo" / "nlb").exists():
-        program = [str(Path(sys.executable).with_name("neuroint")), "data", "simulate", "nlb", "demo/nlb"]
-        subprocess.run([*program, "--preset", "test"], cwd=ROOT, check=True)
+    for world, preset in SIMULATED.items():
+        if not (ROOT / "demo" / world).exists():
+            program = [str(Path(sys.executable).with_name("neuroint")), "data", "simulate", world, f"demo/{world}"]
+            subprocess.run([*program, "--preset", preset], cwd=ROOT, check=True)
     failed = []
     with tempfile.TemporaryDirectory(prefix="neuroint-smoke-") as results:
         for file in sorted((ROOT / "search_spaces").rglob("*.yaml")):
