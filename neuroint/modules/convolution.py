@@ -32,6 +32,34 @@ def input_planes(inputs: Inputs, behavior: bool) -> Float[Tensor, "batch time pl
     return video.permute(0, 1, 4, 2, 3)
 
 
+def state_of(core: str, inputs: Inputs, channels: int, choice: str) -> Float[Tensor, "batch time channel"] | None:
+    """Put behavior and pupil of every frame in a row; None for a core that was built for no channels of them.
+
+    Raises:
+        ValueError: the inputs have another number of channels; ``choice`` says how to do without them.
+    """
+    if not channels:
+        return None
+    given = [x for x in (inputs.behavior, inputs.pupil) if x is not None]
+    held = sum(x.shape[2] for x in given)
+    if held != channels:
+        raise ValueError(
+            f"core '{core}' was built for {channels} channels of behavior and pupil, and the inputs have {held}; give "
+            f"the inputs it was built for, or set {choice}"
+        )
+    return torch.cat(given, dim=2)
+
+
+def with_planes(
+    video: Float[Tensor, "batch time channel height width"], state: Float[Tensor, "batch time state"] | None
+) -> Float[Tensor, "batch time plane height width"]:
+    """Append numbers of each frame to it as constant planes."""
+    if state is None:
+        return video
+    planes = state[..., None, None].expand(*state.shape, *video.shape[-2:])
+    return torch.cat([video, planes.to(video.dtype)], dim=2)
+
+
 def stimulus_and_behavior(
     inputs: Inputs, behavior: bool
 ) -> tuple[Float[Tensor, "batch time plane height width"], Float[Tensor, "batch time behavior"] | None]:

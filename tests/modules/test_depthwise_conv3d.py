@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from neuroint.data.base import Inputs
-from neuroint.modules.core.depthwise_conv3d import waves
 from neuroint.registry import cores, readouts
 
 FACTS = {"stimulus_shape": (1, 7, 9), "behavior_channels": 2, "pupil_channels": 2}
@@ -70,11 +69,13 @@ def test_planes_of_behavior_fill_the_padding_too():
     torch.testing.assert_close(planes[:, :, 4, -1, -1], given.pupil[..., 1])
 
 
-def test_places_are_told_by_waves_from_short_to_long():
-    found = waves(5, 4, torch.device("cpu")).numpy()
-    place = np.arange(5)
-    expected = np.column_stack([np.sin(place), np.sin(place / 100), np.cos(place), np.cos(place / 100)])
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+def test_in_a_causal_block_places_tell_row_and_column_and_in_the_published_one_the_frame_too():
+    x = torch.zeros(1, 3, 6, 4, 5)
+    still, moving = (small(causal=causal).blocks[0]._places(x) for causal in (True, False))
+    assert still.shape == (6, 4, 5)
+    torch.testing.assert_close(still[0, :, 0], torch.sin(torch.arange(4.0)))
+    torch.testing.assert_close(still[3, 0], torch.sin(torch.arange(5.0)))
+    torch.testing.assert_close(moving[:, 0, 0, 0], torch.sin(torch.arange(3.0)))
 
 
 def test_the_cortex_shuffles_what_its_groups_made():

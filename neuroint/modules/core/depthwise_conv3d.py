@@ -10,20 +10,20 @@ from torch.nn import functional
 from neuroint.data.base import Inputs
 from neuroint.modules.base import Reads
 from neuroint.modules.batch_norm import SynchronizedBatchNorm
-from neuroint.modules.convolution import check_frames, check_layers, input_planes, over_frames, over_time
+from neuroint.modules.convolution import (
+    check_frames,
+    check_layers,
+    input_planes,
+    over_frames,
+    over_time,
+    state_of,
+    with_planes,
+)
+from neuroint.modules.transformer import sinusoids
 from neuroint.modules.video_blocks import DropPath, remembering_less
 from neuroint.registry import BelowOne, Count, Fact, cores
 
 Features = Float[Tensor, "batch time channel height width"]
-SLOWEST = 10_000.0  # wavelength in steps, over 2 pi, of the slowest wave of the places
-
-
-def waves(places: int, channels: int, device: torch.device) -> Float[Tensor, "places channels"]:
-    """Sines and cosines of places in geometrically growing wavelengths, half the channels each."""
-    half = -(-channels // 2)
-    frequency = SLOWEST ** (-torch.arange(half, device=device) / half)
-    angle = torch.arange(places, device=device)[:, None] * frequency
-    return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :channels]
 
 
 class _Norm(nn.Module):
@@ -94,7 +94,7 @@ class _Block(nn.Module):
         frames, channels, rows, columns = x.shape[1:]
         sizes = [frames, rows, columns][self.causal :]
         shares = [len(part) for part in torch.arange(channels).tensor_split(len(sizes))]
-        coded = [waves(size, share, x.device).to(x.dtype) for size, share in zip(sizes, shares, strict=True)]
+        coded = [sinusoids(size, share).to(x) for size, share in zip(sizes, shares, strict=True)]
         *time, by_row, by_column = coded
         grids = [by_row.T[:, :, None].expand(-1, rows, columns), by_column.T[:, None].expand(-1, rows, columns)]
         still = torch.cat(grids)
@@ -226,17 +226,7 @@ class DepthwiseConv3d(nn.Module):
         if self.square:
             rows, columns = (max(video.shape[-2:]) - side for side in video.shape[-2:])
             video = functional.pad(video, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
-        if not self.state_channels:
-            return video
-        given = [x for x in (inputs.behavior, inputs.pupil) if x is not None]
-        held = sum(x.shape[2] for x in given)
-        if held != self.state_channels:
-            raise ValueError(
-                f"core 'depthwise_conv3d' was built for {self.state_channels} channels of behavior and pupil, and the "
-                f"inputs have {held}; give the inputs it was built for, or set behavior: false"
-            )
-        planes = torch.cat(given, dim=2)[..., None, None].expand(-1, -1, -1, *video.shape[-2:])
-        return torch.cat([video, planes.to(video.dtype)], dim=2)
+        return with_planes(video, state_of("depthwise_conv3d", inputs, self.state_channels, "behavior: false"))
 
     def _shape(self, size: tuple[int, ...], channels: int, strides: tuple[int, ...]) -> tuple[int, int, int]:
         if len(self.cortex):

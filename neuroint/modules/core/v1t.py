@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from neuroint.data.base import Inputs
 from neuroint.modules.base import Reads
-from neuroint.modules.convolution import input_planes
+from neuroint.modules.convolution import input_planes, state_of
 from neuroint.modules.video_blocks import SelfAttention, Sequence, remembering_less
 from neuroint.registry import BelowOne, Count, Fact, cores
 
@@ -152,13 +152,5 @@ class V1T(nn.Module):
 
     def _state(self, inputs: Inputs) -> Float[Tensor, "frames channel"] | None:
         """Behavior and pupil of every frame."""
-        if not self.state_channels:
-            return None
-        given = [x for x in (inputs.behavior, inputs.pupil) if x is not None]
-        held = sum(x.shape[2] for x in given)
-        if held != self.state_channels:
-            raise ValueError(
-                f"core 'v1t' was built for {self.state_channels} channels of behavior and pupil, and the inputs have "
-                f"{held}; give the inputs it was built for, or set behavior: false"
-            )
-        return torch.cat(given, dim=2).flatten(0, 1)
+        state = state_of("v1t", inputs, self.state_channels, "behavior: false")
+        return None if state is None else state.flatten(0, 1)

@@ -12,13 +12,12 @@ from torch.nn import functional
 
 from neuroint.data.base import Inputs
 from neuroint.modules.base import Reads
-from neuroint.modules.convolution import check_frames, input_planes
+from neuroint.modules.convolution import check_frames, input_planes, state_of, with_planes
 from neuroint.modules.tubelets import TubeletEmbedding
 from neuroint.modules.video_blocks import Angles, DropPath, SelfAttention, Sequence, remembering_less, rotary_angles
 from neuroint.registry import BelowOne, Count, Fact, Index, cores
 
 States = Literal["channels", "tokens", "cross_attention", "none"]
-State = Float[Tensor, "batch time channel"]
 Watch = Callable[[str, Any, Sequence, Angles], None]
 
 
@@ -135,7 +134,7 @@ class ViViT(nn.Module):
         if head_width % 2:
             raise ValueError(f"core 'vivit' turns pairs of features, got head_width {head_width}; choose an even one")
         self.reads = Reads()
-        self.recompute, self.registers_kept = recompute, registers
+        self.recompute = recompute
         self.state_channels = (behavior_channels + pupil_channels) * (state != "none")
         self.state = state if self.state_channels else "none"
         planes = stimulus_shape[0] + self.state_channels * (self.state == "channels")
@@ -194,28 +193,14 @@ class ViViT(nn.Module):
     def _tokens(self, inputs: Inputs) -> tuple[Sequence, Float[Tensor, "sequences channel"] | None]:
         """Tokens of every frame, extra ones last, and what the animal did in it."""
         check_frames("vivit", inputs.n_frames, self.lost_frames)
-        video, state = input_planes(inputs, False), self._state(inputs)
-        if self.state == "channels" and state is not None:
-            planes = state[..., None, None].expand(*state.shape, *video.shape[-2:])
-            video = torch.cat([video, planes.to(video.dtype)], dim=2)
+        state = state_of("vivit", inputs, self.state_channels, "state: none")
+        video = with_planes(input_planes(inputs, False), state if self.state == "channels" else None)
         x = self.patch_dropout(self.tubelets(video).flatten(0, 1).flatten(1, 2))
         told = None if state is None else state[:, self.lost_frames :].flatten(0, 1)
         extra = [] if self.registers is None else [self.registers.expand(len(x), -1, -1)]
         if self.told is not None and told is not None:
             extra.append(self.told(told)[:, None])
         return torch.cat([x, *extra], dim=1), told
-
-    def _state(self, inputs: Inputs) -> State | None:
-        if not self.state_channels:
-            return None
-        given = [x for x in (inputs.behavior, inputs.pupil) if x is not None]
-        held = sum(x.shape[2] for x in given)
-        if held != self.state_channels:
-            raise ValueError(
-                f"core 'vivit' was built for {self.state_channels} channels of behavior and pupil, and the inputs have "
-                f"{held}; give the inputs it was built for, or set state: none"
-            )
-        return torch.cat(given, dim=2)
 
     def _places(self, x: Sequence) -> Angles:
         """Angles of the places on the grid; extra tokens are not turned."""
