@@ -19,6 +19,16 @@ USEFUL_BIASES = ("query", "value", "out")
 QKV_GAIN = 0.5**0.5  # Xavier's bound as if query, key and value were one matrix
 
 
+def attention_maps(
+    query: Float[Tensor, "batch heads tokens width"],
+    key: Float[Tensor, "batch heads tokens width"],
+    allowed: Bool[Tensor, "tokens tokens"] | None = None,
+) -> Float[Tensor, "batch heads tokens tokens"]:
+    """Who reads whom: rows sum to 1. What fused attention uses and never holds, for analysis."""
+    logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    return (logits if allowed is None else logits.masked_fill(~allowed, -math.inf)).softmax(-1)
+
+
 class Attention(nn.Module):
     """Multi-head attention, fused where its maps are not asked for.
 
@@ -53,8 +63,7 @@ class Attention(nn.Module):
 
     def maps(self, x: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch heads tokens tokens"]:
         """Who reads whom: rows sum to 1."""
-        q, k = self._split(self.query(x)), self._split(self.key(x))
-        return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
+        return attention_maps(self._split(self.query(x)), self._split(self.key(x)))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from neuroint.modules.transformer import attention_maps, context_window
+
 Sequence = Float[Tensor, "sequences tokens width"]
 Angles = Float[Tensor, "tokens pairs"]
 
@@ -79,18 +81,16 @@ class SelfAttention(nn.Module):
     def maps(self, x: Sequence, angles: Angles | None = None) -> Float[Tensor, "sequences heads tokens tokens"]:
         """Return who looks at whom; rows sum to 1."""
         query, key, _ = self._heads(x, angles)
-        logits = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-        if self.causal:
-            logits = logits.masked_fill(_later(x.shape[1], x.device), -math.inf)
-        return logits.softmax(-1)
+        return attention_maps(query, key, _until_now(x) if self.causal else None)
 
     def _heads(self, x: Sequence, angles: Angles | None) -> list[Tensor]:
         query, key, value = self.into(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return [turned(query, angles), turned(key, angles), value]
 
 
-def _later(tokens: int, device: torch.device) -> Bool[Tensor, "tokens tokens"]:
-    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).triu(1)
+def _until_now(x: Sequence) -> Bool[Tensor, "tokens tokens"] | None:
+    window = context_window(x.shape[1], None, 0)
+    return None if window is None else window.to(x.device)
 
 
 class DropPath(nn.Module):
