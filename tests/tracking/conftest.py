@@ -80,3 +80,9 @@ def no_space():
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return limited
+
+
+@pytest.fixture
+def journal(sweep):
+    """The journal of the sweep."""
+    return Journal(sweep / "journal.jsonl")
