@@ -23,7 +23,7 @@ import numpy as np
 import torch
 import yaml
 
-from neuroint.analysis.latents import condition_means, latents_of, separation
+from neuroint.analysis.latents import condition_means, fewest_draws, latents_of, separation
 from neuroint.config import TrialConfig, parse_sweep
 from neuroint.data.array_store import ArrayStore
 from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, VALIDATION, Session
@@ -195,7 +195,7 @@ def latents(sweep: Path, data: str | None, file: Path) -> str:
     store = ArrayStore(Path(str(config.data.path)) / f"{session.name}.npz")
     contrast = (store.numbers("contrast_right") - store.numbers("contrast_left"))[clips]
     values, conditions = np.unique(contrast, return_inverse=True)
-    apart = separation(found, conditions.astype(np.int64))
+    apart = separation(found, conditions.astype(np.int64), draws=fewest_draws(found.shape[2]))
     means = {float(values[k]): m for k, m in condition_means(found, conditions.astype(np.int64), FEWEST_TRIALS).items()}
     bin_s = session.facts.bin_s or 1.0
     time_s = (np.arange(found.shape[1]) + 0.5) * bin_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -99,6 +100,14 @@ def separation(
     draw = np.random.default_rng(seed)
     null = np.stack([_between(centered, draw.permutation(conditions)) / total for _ in range(draws)])
     return Separation(_between(centered, conditions) / total, null)
+
+
+def fewest_draws(tests: int, alpha: float = 0.05) -> int:
+    """Count the draws of a null below which no p value, 1/(draws + 1) at least, passes Bonferroni's alpha/tests.
+
+    Twice as many, so that one draw that reaches what was found does not decide.
+    """
+    return math.ceil(2 * tests / alpha)
 
 
 def _between(centered: np.ndarray, conditions: np.ndarray) -> np.ndarray:

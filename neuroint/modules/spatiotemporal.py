@@ -27,7 +27,6 @@ class SpatioTemporal(nn.Module):
     """A stack of layers on ``batch time neurons``, the first of which reads an embedding of neurons over bins.
 
     Args:
-        core: its name in messages.
         layers: modules with ``forward(x, over_neurons, allowed)`` and ``maps(x, over_neurons, allowed)``, where
             ``over_neurons`` is ``batch neurons time``.
         width: number of neurons.

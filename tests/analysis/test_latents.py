@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from neuroint.analysis.latents import condition_means, latents_of, separation
+from neuroint.analysis.latents import condition_means, fewest_draws, latents_of, separation
 from neuroint.data.base import TRAIN, VALIDATION
 from neuroint.data.observed import observe_others
 from neuroint.data.trials import trial_session
@@ -80,3 +80,10 @@ def test_a_picture_is_written_with_a_panel_for_each_latent(tmp_path):
     pixels = imread(file)
     assert pixels.shape[0] > 200
     assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 50, "lines of several colors are drawn"
+
+
+@pytest.mark.parametrize("tests", [1, 15, 30])
+def test_with_the_fewest_draws_bonferroni_can_be_passed_and_with_less_than_half_it_cannot(tests):
+    draws = fewest_draws(tests)
+    smallest_p = [1 / (1 + count) for count in (draws, draws // 2 - 2)]
+    assert 2 * smallest_p[0] <= 0.05 / tests < smallest_p[1]
