@@ -26,10 +26,10 @@ class Smoothed(nn.Module):
     .. math:: s_i(t) = \sum_u k(u) n_i(t - u), \quad F = s, \; \mathrm{or} \; F = C s
 
     with k of sum 1 over three standard deviations to each side, zeros beyond the clip. Features are in tens of
-    responses per second, where the bin width is known, and in responses per bin otherwise. With readout ``linear`` and
-    link ``exp`` the model is Poisson regression on smoothed counts; with ``latents`` it is of reduced rank, a linear
-    factor model of fixed smoothness, the nearest thing to Gaussian-process factor analysis here. It reads
-    ``recorded_others``, and the future by three standard deviations. Cost: one convolution. Its null is ``constant``.
+    responses per second. With readout ``linear`` and link ``exp`` the model is Poisson regression on smoothed counts;
+    with ``latents`` it is of reduced rank, a linear factor model of fixed smoothness, the nearest thing to
+    Gaussian-process factor analysis here. It reads ``recorded_others``, and the future by three standard deviations.
+    Cost: one convolution. Its null is ``constant``.
 
     Args:
         sd_s: standard deviation of the Gaussian in seconds.
