@@ -189,8 +189,7 @@ class PopulationModel(nn.Module):
         self, drive: Tensor, stages: list[Staged], first: int, states: list[Any], last_rate: Tensor | None
     ) -> tuple[Tensor, ModelState]:
         rate, rates = torch.zeros_like(drive[:, 0]) if last_rate is None else last_rate, []
-        for t in range(drive.shape[1]):
-            drive_t = drive[:, t]
+        for t, drive_t in enumerate(drive.unbind(1)):  # the gradient of drive[:, t] would be as large as the drive
             for i, (stage, context) in enumerate(stages[first:], first):
                 around = context.until(t, drive.shape[1], getattr(stage, "memory_bins", 0))
                 drive_t, states[i] = _at(stage, around, drive_t, rate, states[i])
