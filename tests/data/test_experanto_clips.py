@@ -108,6 +108,22 @@ def test_a_clip_ends_where_a_device_does(tmp_path):
     assert session.lengths.tolist() == [7], "it ends at 83 / 30 = 2.77 s, after bins 0 to 6"
 
 
+@pytest.mark.parametrize(("shift_s", "lengths"), [(0.0, [8, 8]), (0.0625, [8])])
+def test_a_clip_that_begins_before_the_last_neuron_is_left_out(tmp_path, shift_s, lengths):
+    device = {"values": squares(40, 2), "start_s": 2.0, "shifts_s": np.array([0.0, shift_s])}
+    trials = [numbered(), BLANK, numbered(offset=9), BLANK]
+    folder = write_experanto(tmp_path, trials=trials, devices={"responses": device})
+    (session,) = read_experanto(folder, withheld_fraction=0.0)
+    assert session.lengths.tolist() == lengths
+
+
+def test_a_clip_ends_with_the_first_neuron_that_ends(tmp_path):
+    device = {"values": squares(23, 2), "shifts_s": np.array([0.0, -0.125])}  # the last samples: 2.75 and 2.625 s
+    folder = write_experanto(tmp_path, trials=[numbered(), BLANK], devices={"responses": device})
+    (session,) = read_experanto(folder, withheld_fraction=0.0)
+    assert session.lengths.tolist() == [6]
+
+
 def test_spikes_are_counted_in_bins(tmp_path):
     for plain in (True, False):
         folder = write_experanto(tmp_path, name=f"s{plain}", trials=[numbered(), BLANK], devices={"responses": None})

@@ -77,30 +77,28 @@ class Signals:
     def read(
         self, times_s: Float[np.ndarray, " time"], sampling: Sampling, columns: Columns = ALL
     ) -> Float[np.ndarray, "time signals"]:
-        """Interpolate at covered times, between the two samples around each: ``(1 - w) x[i] + w x[i + 1]``.
+        """Interpolate at covered times, between the two samples around each: ``x[i] + w (x[i + 1] - x[i])``.
 
         With ``previous`` it is ``x[i]``, the last sample at or before the time. NaN in a sample with weight 0 does no
         harm.
         """
         place = self._places(times_s, columns)
-        below = np.floor(place).astype(np.int64)
-        first, last = int(below.min()), min(int(below.max()) + 1, self.header.shape[0] - 1)
-        rows = map_array(self.path, self.header)[first : last + 1, columns]
-        values = _taken(rows, below - first)
+        below = np.floor(place + SAME_SAMPLE).astype(np.int64)
+        first, last = int(below.min()), int(below.max()) + 1
+        rows = to_float32(map_array(self.path, self.header)[first : last + 1, columns])
+        rows = np.concatenate([rows, rows[-1:]])  # behind the last sample of all, which has weight 0, stands itself
+        below -= first
+        values = _taken(rows, below)
         if sampling.interpolation == "previous":
             return values
-        weight = (place - below).astype(np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by the reader
-            between = (1 - weight) * values + weight * _taken(rows, np.minimum(below + 1, last) - first)
-        return np.where(weight > 0, between, values)
+        place -= below + first
+        return _between(values, _taken(rows, below + 1), place.astype(np.float32))
 
     def _places(self, times_s: Float[np.ndarray, " time"], columns: Columns) -> Float[np.ndarray, "time _"]:
         """Times in samples, per signal where signals are shifted."""
         shifts = 0.0 if self.shifts_s is None else self.shifts_s[columns]
-        place = (times_s[:, None] - shifts - self.start_s) * self.rate_hz
-        whole = np.rint(place)
-        place = np.where(np.abs(place - whole) < SAME_SAMPLE, whole, place)
-        return place.clip(0, self.header.shape[0] - 1)
+        place = (times_s[:, None] - self.start_s) * self.rate_hz - shifts * self.rate_hz
+        return np.clip(place, 0, self.header.shape[0] - 1, out=place)
 
 
 @dataclass(frozen=True)
@@ -254,7 +252,24 @@ _LAYOUTS: dict[tuple[str, int], Callable[[np.ndarray], np.ndarray]] = {
 
 
 def _taken(
-    rows: Num[np.ndarray, "rows signals"], index: Int[np.ndarray, "time _"]
+    rows: Float[np.ndarray, "rows signals"], index: Int[np.ndarray, "time _"]
 ) -> Float[np.ndarray, "time signals"]:
     """Rows by number, the same for all signals or each signal's own."""
-    return to_float32(rows[index[:, 0]] if index.shape[1] == 1 else np.take_along_axis(rows, index, axis=0))
+    if index.shape[1] == 1:
+        return rows[index[:, 0]]
+    signals = rows.shape[1]
+    return rows.ravel().take(index * signals + np.arange(signals))
+
+
+def _between(
+    below: Float[np.ndarray, "time signals"],
+    above: Float[np.ndarray, "time signals"],
+    weight: Float[np.ndarray, "time _"],
+) -> Float[np.ndarray, "time signals"]:
+    """``below + weight (above - below)``, written over ``above``; a weight of 0 does not look at it."""
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused by the reader
+        above -= below
+        above *= weight
+        above += below
+    np.copyto(above, below, where=weight < SAME_SAMPLE)
+    return above
