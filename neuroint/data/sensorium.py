@@ -67,8 +67,12 @@ class Layout:
         return match[1] if match else folder.name
 
     def matches(self, folder: Path) -> bool:
-        """Whether a folder is a session of this release, by its stimuli or else by its name."""
-        return _is_folder(folder / "data" / self.stimulus) or self.name(folder) != folder.name
+        """Whether a folder is a session of this release, by its stimuli or else by its name.
+
+        Experanto sessions may have the same names; they have a screen.
+        """
+        named = self.name(folder) != folder.name and not is_folder(folder / "screen")
+        return is_folder(folder / "data" / self.stimulus) or named
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def session_folders(path: Path, layout: Layout) -> list[Path]:
     Raises:
         DataError: the path is missing, unreadable or a file, or holds no such session.
     """
-    folders = _candidates(path)
+    folders = candidates(path)
     found = folders[:1] if layout.matches(path) else [folder for folder in folders[1:] if layout.matches(folder)]
     if not found:
         raise DataError(
@@ -153,7 +157,7 @@ def session_folders(path: Path, layout: Layout) -> list[Path]:
 
 def is_release(path: Path, layout: Layout) -> bool:
     """Whether a path looks like a session of a release, or a folder of sessions."""
-    return _is_folder(path) and any(layout.matches(folder) for folder in _candidates(path))
+    return is_folder(path) and any(layout.matches(folder) for folder in candidates(path))
 
 
 def survey(folder: Path, layout: Layout) -> tuple[Recording | None, list[str]]:
@@ -188,7 +192,7 @@ class _Inventory:
         if self.faults:
             return
         for file, axes in NEURON_FILES.items():
-            if _is_there(self.folder / file):
+            if is_there(self.folder / file):
                 self._fit(file, axes)
         for modality in self.headers:
             self._fit_clips(modality)
@@ -212,9 +216,9 @@ class _Inventory:
     def _list_clips(self, modality: str) -> None:
         """Count the files of a modality; behavior and pupil may be absent as a whole."""
         folder = self.folder / "data" / modality
-        if modality in (BEHAVIOR, PUPIL) and not _is_there(folder):
+        if modality in (BEHAVIOR, PUPIL) and not is_there(folder):
             return
-        found = {path.name for path in _children(folder)} if _is_folder(folder) else set()
+        found = {path.name for path in _children(folder)} if is_folder(folder) else set()
         wanted = [f"{clip}.npy" for clip in range(len(self.tiers))]
         extra = [name for name in found if re.fullmatch(r"\d+\.npy", name) and int(name[:-4]) >= len(wanted)]
         missing = [name for name in wanted if name not in found]
@@ -241,7 +245,7 @@ class _Inventory:
     def _fit_statistics(self, modality: str) -> None:
         for name in STATISTICS.get(modality, ("mean", "std")):
             file = statistic_file(modality, name)
-            if not _is_there(self.folder / file):
+            if not is_there(self.folder / file):
                 self.faults.append(
                     f"{file} is missing; compute the {name} of {modality} over the clips of the training tier "
                     "(keeping time, if clips have it) and save it there"
@@ -285,13 +289,13 @@ class _Inventory:
         return f" with {' and '.join(told)}" if told else ""
 
 
-def _candidates(path: Path) -> list[Path]:
+def candidates(path: Path) -> list[Path]:
     """A folder and the folders in it, sorted."""
-    if not _is_there(path):
+    if not is_there(path):
         raise DataError(f"{path} does not exist; give the folder of a session, or the folder that holds sessions")
-    if not _is_folder(path):
+    if not is_folder(path):
         raise DataError(f"{path} is a file; give the folder of a session (unpack archives first)")
-    return [path, *(child for child in _children(path) if not child.name.startswith(".") and _is_folder(child))]
+    return [path, *(child for child in _children(path) if not child.name.startswith(".") and is_folder(child))]
 
 
 def _children(folder: Path) -> list[Path]:
@@ -311,11 +315,11 @@ def _mode(path: Path) -> int | None:
         raise DataError(_not_readable(path, error)) from error
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
     return _mode(path) is not None
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
     return stat.S_ISDIR(_mode(path) or 0)
 
 

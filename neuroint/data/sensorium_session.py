@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from neuroint.data.sensorium_source import (
     describe_gap,
     leading,
     load_normalization,
+    shrunk,
     to_float32,
 )
 from neuroint.data.splits import (
@@ -134,7 +136,7 @@ def look_through(recording: Recording, frames: int) -> Contents:
     """
     tiers = [recording.layout.tiers[tier] for tier in recording.tiers]
     contents = Contents(tiers, np.zeros(len(tiers), np.int64), np.zeros(len(tiers), np.int64))
-    _set_withheld_aside(recording, contents)
+    set_withheld_aside(contents, partial(_is_silent, recording), f"give these clips the tier none in {TIERS_FILE}")
     for clip, tier in enumerate(tiers):
         rows = {modality: _first_row(recording, modality, clip) for modality in recording.headers}
         contents.lengths[clip] = min(leading(~np.isnan(row)) for row in rows.values())
@@ -247,15 +249,18 @@ def _gap_in_row(modality: str, clip: int, row: Float[np.ndarray, " time"]) -> st
     return describe_gap(modality, clip, row[: _recorded(row)], 0)
 
 
-def _set_withheld_aside(recording: Recording, contents: Contents) -> None:
-    """Make the clips of tiers without any response unused; responses withheld in part of a tier are a fault."""
+def set_withheld_aside(contents: Contents, is_silent: Callable[[int], bool], remedy: str) -> None:
+    """Make the clips of tiers without any response unused; responses withheld in part of a tier are a fault.
+
+    Validation responses are never withheld by a release, so that there it is a fault, too.
+    """
     for tier in (VALIDATION, DEV_TEST, FINAL_TEST):
         clips = [clip for clip, other in enumerate(contents.tiers) if other == tier]
-        silent = [clip for clip in clips if _is_silent(recording, clip)]
+        silent = [clip for clip in clips if is_silent(clip)]
         if silent and (tier == VALIDATION or len(silent) < len(clips)):
             contents.faults.append(
                 f"the responses of clips {', '.join(map(str, silent[:5]))} ({len(silent)} of {len(clips)} of the tier "
-                f"{tier}) are all zero and would be scored; give these clips the tier none in {TIERS_FILE}"
+                f"{tier}) are all zero and would be scored; {remedy}"
             )
         elif silent:
             for clip in silent:
@@ -289,14 +294,9 @@ def _shortest(tiers: Sequence[str], lengths: Int[np.ndarray, " clips"]) -> int:
 
 def _facts(recording: Recording, normalization: Normalization, reading: Reading, shortest: int) -> Facts:
     height, width, _ = recording.shape(recording.layout.stimulus)
-    if height % reading.shrink or width % reading.shrink:
-        raise DataError(
-            f"images of {height} x {width} pixels cannot be averaged in blocks of {reading.shrink} x {reading.shrink}; "
-            "choose a scale that divides both sides"
-        )
     return Facts(
         n_neurons=recording.shape(RESPONSES)[0],
-        stimulus_shape=(1, height // reading.shrink, width // reading.shrink),
+        stimulus_shape=(1, *shrunk(height, width, reading.shrink)),
         mean_responses=normalization.mean_responses,
         shortest_clip=shortest,
         bin_s=reading.bin_s,

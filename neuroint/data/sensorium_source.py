@@ -77,7 +77,7 @@ def load_normalization(
             mean, std = _pooled(mean, std, keep_first=modality != stimulus)
         if modality != BEHAVIOR:
             shift[modality] = _time_first(to_float32(mean))
-        scale[modality] = _time_first(_reciprocal(std))
+        scale[modality] = _time_first(reciprocal(std))
     mean = _mean_responses(recording, frames)
     responses = response_scale(recording.statistic(RESPONSES, "std"), mean, how, recording.name)
     scale[RESPONSES] = _time_first(responses)
@@ -90,6 +90,7 @@ def response_scale(
     mean: Float[np.ndarray, "neurons finite"],
     how: ResponseNormalization,
     name: str,
+    file: str = statistic_file(RESPONSES, "std"),
 ) -> Float[np.ndarray, "neurons time"]:
     """Compute what responses are multiplied by.
 
@@ -110,8 +111,8 @@ def response_scale(
     smallest = SMALLEST_STD * known.mean() if known.size else 0.0
     if not 0 < smallest < np.inf:
         raise DataError(
-            f"session {name}: {statistic_file(RESPONSES, 'std')} is zero or undefined in every neuron, expected the "
-            "standard deviation over the training tier; are the training responses withheld?"
+            f"session {name}: {file} is zero or undefined in every neuron, expected the standard deviation over the "
+            "training tier; are the training responses withheld?"
         )
     above = std > smallest
     return to_float32(1 / np.where(above, std, smallest))
@@ -163,7 +164,7 @@ class SensoriumSource:
             )
         responses = self._read(RESPONSES, clip, start, frames)
         silence = np.zeros(responses.shape[1], np.float32)  # NumPy compares with a row faster than with one number
-        stimulus = _area_average(self._read(self.recording.layout.stimulus, clip, start, frames), self.shrink)
+        stimulus = area_average(self._read(self.recording.layout.stimulus, clip, start, frames), self.shrink)
         return Clip(
             responses=np.maximum(responses, silence, out=responses),
             stimulus=stimulus[:, None],
@@ -177,6 +178,32 @@ class SensoriumSource:
         if not (np.isfinite(crop.min()) and np.isfinite(crop.max())):  # both are NaN when any value is
             _refuse_gaps(self.recording.name, modality, clip, crop, start)
         return crop
+
+
+def side_of_blocks(scale: float) -> int:
+    """Side in pixels of the blocks that are averaged to make a stimulus ``scale`` times as large.
+
+    Raises:
+        ValueError: the scale is not 1 / a whole number.
+    """
+    side = round(1 / scale) if scale > 0 else 0
+    if side < 1 or abs(side * scale - 1) > 1e-6:
+        raise ValueError(f"scale is {scale}, expected 1 / a whole number: 1, .5, .25, .125")
+    return side
+
+
+def shrunk(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width in blocks.
+
+    Raises:
+        DataError: blocks do not fit.
+    """
+    if height % side or width % side:
+        raise DataError(
+            f"images of {height} x {width} pixels cannot be averaged in blocks of {side} x {side}; choose a scale that "
+            "divides both sides"
+        )
+    return height // side, width // side
 
 
 def leading(known: np.ndarray) -> int:
@@ -211,7 +238,7 @@ def _pooled(mean: np.ndarray, std: np.ndarray, keep_first: bool) -> tuple[np.nda
     return np.broadcast_to(center, mean.shape), np.broadcast_to(spread, std.shape)
 
 
-def _reciprocal(std: np.ndarray) -> Float[np.ndarray, "... time"]:
+def reciprocal(std: np.ndarray) -> Float[np.ndarray, "... time"]:
     """``1 / std``, and 0 where the standard deviation is unknown or (as good as) 0."""
     known = _finite(std) & (std > SMALLEST_NORMAL)
     return to_float32(np.where(known, 1 / np.where(known, std, 1), 0))
@@ -247,9 +274,7 @@ def _mean_responses(recording: Recording, frames: int) -> Float[np.ndarray, "neu
     return mean
 
 
-def _area_average(
-    frames: Float[np.ndarray, "time height width"], shrink: int
-) -> Float[np.ndarray, "time rows columns"]:
+def area_average(frames: Float[np.ndarray, "time height width"], shrink: int) -> Float[np.ndarray, "time rows columns"]:
     """Average blocks of ``shrink`` by ``shrink`` pixels."""
     if shrink == 1:
         return frames

@@ -8,7 +8,7 @@ from typing import Literal
 from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, UNUSED, VALIDATION, Session
 from neuroint.data.sensorium import BEHAVIOR, PUPIL, RESPONSES, Layout, is_release
 from neuroint.data.sensorium_session import Reading, all_faults, read_sessions
-from neuroint.data.sensorium_source import InputNormalization
+from neuroint.data.sensorium_source import InputNormalization, side_of_blocks
 from neuroint.data.splits import Leakage
 from neuroint.registry import Fraction, Index, readers
 
@@ -77,7 +77,7 @@ def read_sensorium2022(
         split_seed=split_seed,
         withheld_fraction=withheld_fraction,
         leakage=leakage,
-        shrink=_shrink(scale),
+        shrink=side_of_blocks(scale),
     )
     return read_sessions(path, LAYOUT, reading)
 
@@ -90,10 +90,3 @@ def looks_like(path: Path) -> bool:
 def faults(path: Path) -> list[str]:
     """Read everything under a path and list every fault found."""
     return all_faults(path, LAYOUT)
-
-
-def _shrink(scale: float) -> int:
-    shrink = round(1 / scale) if scale > 0 else 0
-    if shrink < 1 or abs(shrink * scale - 1) > 1e-6:
-        raise ValueError(f"scale is {scale}, expected 1 / a whole number: 1, .5, .25, .125")
-    return shrink
