@@ -15,7 +15,8 @@ from neuroint.data.base import Session
 from neuroint.data.loader import ClipLoader, EvaluationBatch
 from neuroint.data.plan import evaluation_plan
 from neuroint.metrics.moments import Moments, MomentsBuilder, concatenate
-from neuroint.model import PopulationModel, predict_in_chunks
+from neuroint.model import PopulationModel
+from neuroint.prediction import Predictor, Windows
 from neuroint.runtime import Runtime
 
 Scores = dict[str, Float[np.ndarray, " neurons"]]
@@ -34,6 +35,8 @@ def evaluate(
     *,
     frames_at_once: int,
     chunk_frames: int | None = None,
+    stride: int = 1,
+    windows: Windows | None = None,
     dtype: torch.dtype = torch.float32,
     rows: int | None = None,
 ) -> dict[str, Moments]:
@@ -48,6 +51,8 @@ def evaluate(
         runtime: workers share the stimuli among them.
         frames_at_once: sets how many clips make a batch.
         chunk_frames: predict longer clips in chunks of so many frames, with the same result in less memory.
+        stride: the model reads every ``stride``-th frame; the others are predicted by further passes.
+        windows: average predictions over overlapping windows.
         dtype: of the model.
         rows: most rows of stimuli to keep apart; 1 where only totals are wanted.
 
@@ -56,8 +61,8 @@ def evaluate(
         DivergedError: the model predicts something that is not a number.
     """
     model.eval()
-    settings = (frames_at_once, chunk_frames, dtype, rows)
-    return {s.name: _gather(_found(model, loader, s, tier, runtime, *settings), runtime) for s in loader.sessions}
+    predictor, settings = Predictor(model, stride, windows, chunk_frames), (frames_at_once, dtype, rows)
+    return {s.name: _gather(_found(predictor, loader, s, tier, runtime, *settings), runtime) for s in loader.sessions}
 
 
 def _found(*arguments: Any) -> Moments | DivergedError | None:
@@ -69,13 +74,12 @@ def _found(*arguments: Any) -> Moments | DivergedError | None:
 
 
 def _moments(
-    model: PopulationModel,
+    predictor: Predictor,
     loader: ClipLoader,
     session: Session,
     tier: str,
     runtime: Runtime,
     frames_at_once: int,
-    chunk_frames: int | None,
     dtype: torch.dtype,
     rows: int | None,
 ) -> Moments | None:
@@ -86,7 +90,7 @@ def _moments(
         batch_size=max(1, frames_at_once // session.facts.shortest_clip),
         rank=runtime.rank,
         world_size=runtime.world_size,
-        lead=model.lost_frames,
+        lead=predictor.lost_frames,
     )
     if not plan:
         return None
@@ -94,7 +98,7 @@ def _moments(
     waiting: list[tuple[np.ndarray, ...]] = []
     for piece in loader.evaluation(plan):
         batch = piece.batch.to(runtime.device, dtype)
-        rates = predict_in_chunks(model, batch.inputs, session.name, chunk_frames)
+        rates = predictor(batch.inputs, session.name)
         if not torch.isfinite(rates).all():
             raise DivergedError(f"rates of session '{session.name}' are infinite or NaN; lower the learning rate")
         parts = [x.cpu().numpy() for x in replace(piece, batch=batch).scored(rates)]

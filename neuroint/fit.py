@@ -18,9 +18,11 @@ from neuroint.analysis.leak import Claim, LeakCertificate, certify
 from neuroint.config import TrialConfig
 from neuroint.config.settings import SPECS
 from neuroint.data.base import TRAIN, Facts, Inputs, Session, collate
+from neuroint.data.cutmix import check_cutmix
 from neuroint.evaluation import Scores
 from neuroint.model import STAGES, PopulationModel, build_model, facts_of
 from neuroint.optimization import Schedule
+from neuroint.prediction import check_prediction
 from neuroint.runtime import Runtime
 from neuroint.seeding import derive, seed_everything
 
@@ -140,7 +142,7 @@ class Fit:
 def prepare(config: TrialConfig, sessions: list[Session], runtime: Runtime, dtype: torch.dtype) -> Fit:
     """Build, initialize, certify and, after an interruption, restore a run."""
     seed_everything(derive(config.seed, "init"))
-    model = build_model(config.specs, facts_of(sessions), config.observed.lag_bins).to(runtime.device, dtype)
+    model = model_for(config, sessions).to(runtime.device, dtype)
     start(model, config)
     certificate = certify_model(model, sessions[0], runtime.device, dtype)
     groups = _parameter_groups(model, config)
@@ -165,13 +167,27 @@ def prepare(config: TrialConfig, sessions: list[Session], runtime: Runtime, dtyp
     return fit
 
 
+def model_for(config: TrialConfig, sessions: list[Session]) -> PopulationModel:
+    """Build the model of a configuration, for the frames that it reads of these sessions.
+
+    Raises:
+        ValueError: it cannot be built, or its clips cannot be mixed.
+    """
+    train = config.train
+    model = build_model(config.specs, facts_of(sessions, train.frame_stride), config.observed.lag_bins)
+    clips = train.batch_size // config.resources.workers
+    check_cutmix(train.cutmix, sessions, clips, model.information, model.reads_recorded)
+    return model
+
+
 def start(model: PopulationModel, config: TrialConfig) -> None:
     """Load what the configuration starts from into a model.
 
     Raises:
-        ValueError: neurons are subsampled that a stage reads, clips are cut that the core needs whole, or
-            ``init.source`` holds nothing that fits.
+        ValueError: neurons are subsampled that a stage reads, clips are cut that the core needs whole, frames are
+            left out or windows averaged where that cannot be, or ``init.source`` holds nothing that fits.
     """
+    check_prediction(model, config)
     _check_whole_clips(model.core, config)
     if config.train.neurons_per_step and model.needs_population:
         raise ValueError(

@@ -339,9 +339,9 @@ def _check_recorded(model: PopulationModel, sessions: Mapping[str, Facts]) -> No
             )
 
 
-def facts_of(sessions: list[Session]) -> dict[str, Facts]:
-    """Facts by session name."""
-    return {session.name: session.facts for session in sessions}
+def facts_of(sessions: list[Session], stride: int = 1) -> dict[str, Facts]:
+    """Facts by session name, as they are for a model that reads every ``stride``-th frame."""
+    return {session.name: session.facts.strided(stride) for session in sessions}
 
 
 def _shared_facts(sessions: Mapping[str, Facts]) -> dict[str, object]:

@@ -16,16 +16,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from neuroint.config import TrialConfig
+from neuroint.config import TrainConfig, TrialConfig
 from neuroint.data.base import DEV_TEST, VALIDATION, Batch, Session
+from neuroint.data.cutmix import cutmix
 from neuroint.data.loader import ClipLoader
 from neuroint.data.plan import TrainingPlan
 from neuroint.evaluation import DivergedError, evaluate, pooled_mean, score
 from neuroint.fit import Fit, load_finished, prepare
 from neuroint.memory import measure_anew, peak_mb
+from neuroint.prediction import Windows
 from neuroint.results import write_outcome
 from neuroint.runtime import Runtime
-from neuroint.seeding import derive
+from neuroint.seeding import derive, generator
 
 KEPT_ROWS = 200  # blocks of stimuli that intervals can be resampled from
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
@@ -52,6 +54,7 @@ def train_trial(config: TrialConfig, sessions: list[Session], runtime: Runtime) 
         rank=runtime.rank,
         world_size=runtime.world_size,
         steps_per_epoch=train.steps_per_epoch,
+        stride=train.frame_stride,
     )
     with ClipLoader(sessions, workers=train.loader_processes) as loader:
         return _train_epochs(fit, plan, loader, runtime)
@@ -81,8 +84,7 @@ def _one_epoch(fit: Fit, plan: TrainingPlan, loader: ClipLoader, runtime: Runtim
         loader,
         VALIDATION,
         runtime,
-        frames_at_once=train.batch_size * train.frames,
-        chunk_frames=train.evaluation_frames,
+        **_predicted(train),
         dtype=DTYPES[train.precision],
         rows=1,
     )
@@ -135,7 +137,7 @@ def training_step(
     fit.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), dtype=torch.float64, device=device)
     for batch in batches:
-        moved = batch.to(device, DTYPES[train.precision])
+        moved = _augmented(fit, batch.to(device, DTYPES[train.precision]), step, runtime.rank)
         neurons = _subset(fit, moved, step)
         generator = torch.Generator(device).manual_seed(
             derive(fit.config.seed, "objective", fit.progress.epoch, step, batch.session, runtime.rank)
@@ -170,6 +172,25 @@ def _apply_gradients(fit: Fit, runtime: Runtime) -> torch.Tensor | float:
     if fit.ema is not None:
         fit.ema.update_parameters(fit.model)
     return norm
+
+
+def _augmented(fit: Fit, batch: Batch, step: int, rank: int) -> Batch:
+    """Mix the clips of a step where the configuration asks for it; every worker pairs its own."""
+    train = fit.config.train
+    if not train.cutmix:
+        return batch
+    random = generator(fit.config.seed, "cutmix", fit.progress.epoch, step, batch.session, rank)
+    return cutmix(batch, train.cutmix, train.cutmix_alpha, random)
+
+
+def _predicted(train: TrainConfig) -> dict[str, Any]:
+    """How clips are predicted in evaluation."""
+    return {
+        "frames_at_once": train.batch_size * train.frames,
+        "chunk_frames": train.evaluation_frames,
+        "stride": train.frame_stride,
+        "windows": None if train.evaluation_hop is None else Windows(train.frames, train.evaluation_hop),
+    }
 
 
 def _subset(fit: Fit, batch: Batch, step: int) -> torch.Tensor | None:
@@ -207,7 +228,6 @@ def score_weights(
             loader,
             tier,
             runtime,
-            frames_at_once=train.batch_size * train.frames,
-            chunk_frames=train.evaluation_frames,
+            **_predicted(train),
             rows=KEPT_ROWS,
         )

@@ -23,6 +23,7 @@ ORDER = (
     "neuroint.config",
     "neuroint.recordings",
     "neuroint.model",
+    "neuroint.prediction",
     "neuroint.runtime",
     "neuroint.memory",
     "neuroint.evaluation",

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from neuroint import registry
 from neuroint.config.space import Distribution, leaves, plain, set_leaf
-from neuroint.registry import BelowOne, Component, Count, Index, NonNegative, Positive
+from neuroint.registry import BelowOne, Component, Count, Fraction, Index, NonNegative, Positive
 
 SPECS: dict[str, registry.Registry[Any]] = {
     "core": registry.cores,
@@ -73,7 +73,17 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How one configuration is trained; frames are bins of the recording."""
+    """How one configuration is trained, and how it is evaluated.
+
+    Frames are those that a model reads: all bins of the recording, or every ``frame_stride``-th, whose responses it
+    predicts. A crop of ``frames`` then spans (frames - 1) x stride + 1 bins, and ``bin_s``, memories and lags are those
+    of the frames. Evaluation predicts every bin at any stride, and scores the same ones.
+
+    ``cutmix`` is the probability that a step pastes a box of another clip of the batch into each clip and mixes
+    responses by area, with ``cutmix_alpha`` of the Beta distribution of that area (``neuroint.data.cutmix``).
+    ``evaluation_frames`` predicts clips in chunks, with the same numbers; ``evaluation_hop`` instead averages the
+    predictions of windows of ``frames``, which begin so many frames apart (``neuroint.prediction``).
+    """
 
     epochs: Count = 20
     frames: Count = 80
@@ -88,6 +98,10 @@ class TrainConfig:
     loader_processes: Index = 0
     batch_statistics: Literal["synchronized", "frozen"] = "synchronized"
     evaluation_frames: Count | None = None
+    evaluation_hop: Count | None = None
+    frame_stride: Count = 1
+    cutmix: Fraction = 0.0
+    cutmix_alpha: Positive = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +118,7 @@ class InitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedConfig:
-    """How a model reads recorded activity: how far back (None takes what the data advises), and of which clip.
+    """How a model reads recorded activity: how many frames back (None takes what the data advises), and of which clip.
 
     ``shuffled`` is a control: every clip is paired with what was recorded in another clip of the same tier.
     """

@@ -41,6 +41,10 @@ class Recorded:
     shortest_lag: int
     reconstructs: bool = False
 
+    def strided(self, stride: int) -> Recorded:
+        """Give lags in frames of a model that reads every ``stride``-th one, rounded up."""
+        return replace(self, lag_bins=-(-self.lag_bins // stride), shortest_lag=-(-self.shortest_lag // stride))
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -68,6 +72,21 @@ class Facts:
         """Facts by name, as components ask for them."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    def strided(self, stride: int) -> Facts:
+        """Say what there is to know for a model that reads every ``stride``-th frame: a bin is as much longer.
+
+        Lags are rounded up to frames that it reads, so that it never looks at anything more recent. Responses stay
+        those of the frames that are read; nothing is summed over the frames between them.
+        """
+        if stride == 1:
+            return self
+        return replace(
+            self,
+            shortest_clip=max(1, self.shortest_clip // stride),
+            bin_s=None if self.bin_s is None else self.bin_s * stride,
+            recorded=self.recorded and self.recorded.strided(stride),
+        )
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -82,6 +101,12 @@ class Clip:
     pupil: Float[np.ndarray, "time pupil"] | None = None
     observed: Float[np.ndarray, "time observed"] | None = None
     unseen: int = 0
+
+    def strided(self, stride: int) -> Clip:
+        """Keep every ``stride``-th frame, the first and the last among them: they lie a multiple of it apart."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "unseen"}
+        kept = {name: None if array is None else array[::stride] for name, array in arrays.items()}
+        return replace(self, **kept, unseen=-(-self.unseen // stride))
 
 
 @runtime_checkable  # or else beartype cannot check Session in tests

@@ -211,7 +211,9 @@ def evaluation_batches(
 
 def read_batch(session: Session, request: Request, each: Callable[..., Iterable[Clip]] = map) -> Batch:
     """Read the crops of a request, with ``each`` in place of ``map``, and stack them."""
-    parts = each(session.source.read, request.clips, request.starts, [request.frames] * len(request.clips))
+    parts = each(session.source.read, request.clips, request.starts, [request.span] * len(request.clips))
+    if request.stride > 1:
+        parts = (part.strided(request.stride) for part in parts)
     return collate(session.name, request.clips, list(parts))
 
 

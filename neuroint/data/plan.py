@@ -30,12 +30,19 @@ class Request:
         clips: clip of every crop.
         starts: first frame of every crop.
         frames: frames of every crop.
+        stride: from one frame of a crop to the next.
     """
 
     session: str
     clips: tuple[int, ...]
     starts: tuple[int, ...]
     frames: int
+    stride: int = 1
+
+    @property
+    def span(self) -> int:
+        """Frames of the recording from the first of a crop to its last."""
+        return spanned(self.frames, self.stride)
 
 
 @dataclass(frozen=True)
@@ -85,16 +92,18 @@ class TrainingPlan:
         rank: int = 0,
         world_size: int = 1,
         steps_per_epoch: int | None = None,
+        stride: int = 1,
     ) -> None:
         """Check that every training clip holds a crop and that the workers share a batch evenly.
 
-        ``batch_size`` counts the clips of one session in one step over all workers.
+        ``batch_size`` counts the clips of one session in one step over all workers. A crop is of ``frames`` frames,
+        every ``stride``-th of the recording.
 
         Raises:
             ValueError: a clip is shorter than ``frames``, a session has no training clip, the batch does not divide
                 by the number of workers, or a number is out of its range.
         """
-        _check_counts(frames=frames, batch_size=batch_size, world_size=world_size)
+        _check_counts(frames=frames, batch_size=batch_size, world_size=world_size, stride=stride)
         _check_rank(rank, world_size)
         if steps_per_epoch is not None:
             _check_counts(steps_per_epoch=steps_per_epoch)
@@ -102,9 +111,9 @@ class TrainingPlan:
             raise ValueError(
                 f"batch_size {batch_size} cannot be shared by {world_size} workers; give a multiple of {world_size}"
             )
-        self.frames, self.batch_size, self.seed = frames, batch_size, seed
+        self.frames, self.stride, self.batch_size, self.seed = frames, stride, batch_size, seed
         self.rank, self.world_size = rank, world_size
-        self._visits = {session.name: training_visits(session, frames) for session in sessions}
+        self._visits = {session.name: training_visits(session, frames, stride) for session in sessions}
         self._lengths = {session.name: session.lengths for session in sessions}
         self._drawn: dict[str, tuple[tuple[int, int], tuple[np.ndarray, np.ndarray]]] = {}
         longest = max(len(visits) for visits in self._visits.values())
@@ -125,20 +134,27 @@ class TrainingPlan:
         drawn = [(self._round(session, epoch, item // size), item % size) for item in items]
         clips = tuple(int(clips[k]) for (clips, _), k in drawn)
         starts = tuple(int(starts[k]) for (_, starts), k in drawn)
-        return Request(session, clips, starts, self.frames)
+        return Request(session, clips, starts, self.frames, self.stride)
 
     def _round(self, session: str, epoch: int, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw clips and starts of one round through a session's items; the next step asks for the same one."""
         if session not in self._drawn or self._drawn[session][0] != (epoch, number):
             random = generator(self.seed, "crops", session, epoch, number)
             clips = random.permutation(self._visits[session])
-            starts = random.integers(0, self._lengths[session][clips] - self.frames + 1)
+            starts = random.integers(0, self._lengths[session][clips] - spanned(self.frames, self.stride) + 1)
             self._drawn[session] = (epoch, number), (clips, starts)
         return self._drawn[session][1]
 
 
-def training_visits(session: Session, frames: int) -> Int[np.ndarray, " visits"]:
+def spanned(frames: int, stride: int) -> int:
+    """Count the frames of the recording from the first to the last of ``frames``, every ``stride``-th one."""
+    return (frames - 1) * stride + 1
+
+
+def training_visits(session: Session, frames: int, stride: int = 1) -> Int[np.ndarray, " visits"]:
     """List the training clips of a session, each as often as an epoch visits it.
+
+    A continuous recording is visited as often as crops have as many frames together as it has, at any stride.
 
     Raises:
         ValueError: there is no training clip, or one is shorter than a crop.
@@ -147,11 +163,13 @@ def training_visits(session: Session, frames: int) -> Int[np.ndarray, " visits"]
     if not len(clips):
         raise ValueError(f"session '{session.name}' has no clip of tier '{TRAIN}'; leave it out or change its split")
     lengths = session.lengths[clips]
-    if lengths.min() < frames:
+    if lengths.min() < (span := spanned(frames, stride)):
         clip, length = int(clips[lengths.argmin()]), int(lengths.min())
+        every = f" ({frames}, every {stride} frames)" if stride > 1 else ""
         raise ValueError(
-            f"training clip {clip} of session '{session.name}' has {length} valid frames, fewer than the {frames} of a "
-            f"crop; set frames to at most {length}, or leave the clip out of the training tier"
+            f"training clip {clip} of session '{session.name}' has {length} valid frames, fewer than the {span} of a "
+            f"crop{every}; set frames to at most {(length - 1) // stride + 1}, or leave the clip out of the training "
+            "tier"
         )
     return np.repeat(clips, np.where(lengths > CONTINUOUS_FRAMES, lengths // frames, 1))
 

@@ -4,7 +4,9 @@ A **core** turns ``Inputs`` into features ``batch time channel height width`` an
 height, width) and ``lost_frames``: its convolutions are not padded in time, so the first ``lost_frames`` frames are
 consumed. A core that remembers offers ``scan(inputs, state) -> features, state`` beside ``forward``, with None as the
 state before a clip. One that looks back to the beginning of the clip, or ahead, and hands no state on says
-``whole_clips = True``: it is never given a clip in chunks.
+``whole_clips = True``: it is never given a clip in chunks. If it looks around in what it is given rather than counting
+from the clip's beginning (attention, centered filters), so that windows as long as its training crops may be averaged,
+it adds ``takes_windows = True``.
 
 A **readout** turns features into the drive ``batch time neurons``: ``forward(features, pupil, neurons)``, and offers
 its per-neuron weights as ``embedding() -> neurons embed`` of width ``embedding_channels``. One without

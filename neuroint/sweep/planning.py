@@ -13,9 +13,9 @@ from neuroint.config import Resources, SweepConfig, TrialConfig
 from neuroint.data.base import DEV_TEST, VALIDATION, Batch, Session
 from neuroint.data.loader import ClipLoader
 from neuroint.data.plan import TrainingPlan, evaluation_plan
-from neuroint.fit import Fit, prepare, start
+from neuroint.fit import Fit, model_for, prepare, start
 from neuroint.memory import measure_anew, peak_mb
-from neuroint.model import PopulationModel, build_model, facts_of
+from neuroint.model import PopulationModel
 from neuroint.runtime import LocalRuntime
 from neuroint.sweep.flops import step_counter
 from neuroint.sweep.matching import Size, fair_control
@@ -88,7 +88,7 @@ def summarize_arms(sweep: SweepConfig, sessions: list[Session]) -> list[ArmSumma
 
 def _checked(config: TrialConfig, sessions: list[Session]) -> ArmSummary:
     """Build a configuration's model and plans, and compare them with what the sessions hold."""
-    model = build_model(config.specs, facts_of(sessions), config.observed.lag_bins)
+    model = model_for(config, sessions)
     start(model, config)
     _training_plan(config, sessions)
     _check_frames(config, sessions, model)
@@ -229,6 +229,8 @@ def _validation_share(config: TrialConfig, sessions: list[Session]) -> float:
     plan = _training_plan(config, sessions)
     trained = plan.steps_per_epoch * train.batch_size * train.frames * len(sessions)
     validated = sum(int(s.lengths[s.clips(VALIDATION)].sum()) for s in sessions)
+    if train.evaluation_hop is not None:
+        validated *= train.frames / train.evaluation_hop  # windows in which a frame is predicted
     return validated / (BACKWARD_FACTOR * trained)
 
 
@@ -241,6 +243,7 @@ def _training_plan(config: TrialConfig, sessions: list[Session]) -> TrainingPlan
         seed=config.seed,
         world_size=config.resources.workers,
         steps_per_epoch=train.steps_per_epoch,
+        stride=train.frame_stride,
     )
 
 
@@ -255,7 +258,7 @@ def _check_frames(config: TrialConfig, sessions: list[Session], model: Populatio
                 f"{burn_in} (their memory); set it to at least {lost + burn_in + 1}, or choose a shorter memory"
             )
         for tier in (VALIDATION, DEV_TEST):
-            evaluation_plan([session], tier, batch_size=1, lead=lost)
+            evaluation_plan([session], tier, batch_size=1, lead=lost * config.train.frame_stride)
 
 
 def untestable(sessions: list[Session]) -> str:

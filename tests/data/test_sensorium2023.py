@@ -131,6 +131,17 @@ def test_per_neuron_normalization_makes_the_variance_over_training_one(folder):
     np.testing.assert_allclose(session.facts.mean_responses, read.mean(axis=0), rtol=1e-5)
 
 
+def test_official_normalization_is_the_servers_by_the_deviation_over_train_trials_of_each_neuron_and_frame(folder):
+    (session,) = read_sensorium2023(folder, response_normalization="official")
+    raw = lambda clip: np.load(folder / f"data/responses/{clip}.npy")[:, :60].T  # noqa: E731
+    std = np.stack([raw(clip) for clip in session.clips(TRAIN)]).std(axis=0)  # frames x neurons, train trials only
+    loud = std > 0.01 * std.mean()  # what is below is divided by this hundredth instead
+    assert (~loud).sum() <= 5
+    for clip in (0, *session.clips(VALIDATION)):
+        read = session.source.read(int(clip), 0, 60).responses
+        np.testing.assert_allclose(read[loud], (raw(clip) / std).clip(min=0)[loud], rtol=1e-5, atol=1e-7)
+
+
 def test_responses_may_keep_their_units(folder):
     (session,) = read_sensorium2023(folder, response_normalization="none")
     raw = np.load(folder / "data/responses/4.npy")[:, 5:9]

@@ -57,8 +57,11 @@ def read_sensorium2023(
 
     Args:
         path: a session's folder, or a folder of sessions.
-        response_normalization: ``official`` divides by the standard deviation per neuron *and frame*, as the benchmark
-            scores; ``per_neuron`` by one standard deviation per neuron; ``none`` keeps the stored units.
+        response_normalization: ``official`` divides by the standard deviation over training trials per neuron *and
+            frame* (or by a hundredth of its mean over both, where it is less): the statistics by which the scoring
+            server divides, known as server-style normalization. ``per_neuron`` divides by one standard deviation per
+            neuron; ``none`` keeps the stored units. It defines what is predicted *and* scored, so all arms of a sweep
+            share it, and scores of two normalizations are not compared.
         input_normalization: ``official`` uses a mean and a standard deviation per pixel and frame, which need hundreds
             of training clips; ``per_channel`` one of each per channel.
         split_seed: of the tiers that replace withheld ones.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -165,6 +167,8 @@ class DepthwiseConv3d(nn.Module):
 
     Source: the winner of Sensorium 2023 (DwiseNeuro), described in Turishcheva et al. (2024), NeurIPS 37.
     """
+
+    takes_windows: ClassVar[bool] = True
 
     def __init__(
         self,

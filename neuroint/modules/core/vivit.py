@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -107,6 +107,8 @@ class ViViT(nn.Module):
     Source: Arnab et al. (2021), ICCV; for mouse V1 Li et al., ViV1T, NeurIPS 2023 Sensorium and its 2025 successor.
     Differs from it: frames are not padded in time, dropped tubelets are zeros.
     """
+
+    takes_windows: ClassVar[bool] = True
 
     def __init__(
         self,
