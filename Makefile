@@ -25,10 +25,10 @@ demo: demo/data
 	$(BIN)/neuroint run search_spaces/quickstart.yaml --data demo/data --results demo/results
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not ray"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not ray"
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ BENCHMARKS = {
     "step": ["step.py"],
     "overhead": ["overhead.py"],
     "scaling": ["scaling.py"],
+    "cores": ["cores.py"],
     "recovery": ["recovery.py"],
     "ring": ["ring.py"],
 }

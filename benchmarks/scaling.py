@@ -150,14 +150,14 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts kilobytes
 
 
-def in_own_process(job: dict[str, Any], memory_gib: float, patience_s: float) -> dict[str, Any]:
-    """Measure in a process of its own; what it could not do becomes ``refused``."""
+def in_own_process(program: Path, job: dict[str, Any], memory_gib: float, patience_s: float) -> dict[str, Any]:
+    """Measure by a program's ``--one`` in a process of its own; what it could not do becomes ``refused``."""
 
     def limit() -> None:
         size = int(memory_gib * 2**30)
         resource.setrlimit(resource.RLIMIT_DATA, (size, size))
 
-    command = [sys.executable, __file__, "--one", json.dumps(job)]
+    command = [sys.executable, str(program), "--one", json.dumps(job)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=patience_s, preexec_fn=limit
@@ -250,7 +250,7 @@ def main() -> None:
     designs = [d for d in registered() if options.designs is None or d[1] in options.designs]
     found = []
     for job in jobs_of(designs, sorted(sizes), repeats):
-        found.append(in_own_process(job, options.memory_gib, options.patience_s))
+        found.append(in_own_process(Path(__file__), job, options.memory_gib, options.patience_s))
         print(json.dumps(found[-1]), file=sys.stderr, flush=True)
     text = json.dumps({"summary": summarized(found), "figures": found}, indent=1)
     print(text)

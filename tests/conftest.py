@@ -22,6 +22,14 @@ import torch
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with files that start Ray, then those with slow tests: the last file should not be one of minutes."""
+    markers: dict[Path, set[str]] = {}
+    for item in items:
+        markers.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
+    items.sort(key=lambda item: ("ray" not in markers[item.path], "slow" not in markers[item.path]))
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

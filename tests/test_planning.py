@@ -7,6 +7,7 @@ from torch.nn import functional
 from worlds import make_session, make_sweep
 
 from neuroint.modules.neighbors import neighbor_sum
+from neuroint.sweep import planning
 from neuroint.sweep.flops import step_counter
 from neuroint.sweep.matching import Size, fair_control
 from neuroint.sweep.planning import plan_sweep
@@ -53,6 +54,16 @@ def test_going_back_through_a_transposed_convolution_costs_twice_as_much_too():
     x, weight = torch.randn(2, 4, 30, requires_grad=True), torch.randn(4, 5, 3, requires_grad=True)
     out = functional.conv_transpose1d(x, weight)
     assert counted(lambda: torch.autograd.grad(out, (x, weight), torch.ones_like(out))) == 2 * 2 * (2 * 4 * 30) * 5 * 3
+
+
+def test_fused_attention_is_two_products_and_going_back_through_it_five():
+    query, key, value = (torch.randn(2, 3, tokens, 16, requires_grad=True) for tokens in (50, 40, 40))
+    product = 2 * (2 * 3) * 50 * 40 * 16
+    attend = functional.scaled_dot_product_attention
+    assert counted(lambda: attend(query, key, value)) == 2 * product
+    out = attend(query, key, value)
+    found = counted(lambda: torch.autograd.grad(out, (query, key, value), torch.ones_like(out)))
+    assert found == 5 * product, "the map again, and a gradient of it, of queries, of keys and of values"
 
 
 def test_pointwise_arithmetic_is_one_operation_per_number():
@@ -177,3 +188,18 @@ def test_controls_and_readouts_have_no_control(arm):
 def test_pools_and_readouts_count(plans):
     assert plans["attention"].flops_per_step > plans["none"].flops_per_step
     assert "unmatched" in plans["none"].as_dict()
+
+
+def test_a_step_is_timed_with_the_threads_that_a_worker_will_have(monkeypatch):
+    threads, given = [], torch.get_num_threads()
+    timed = planning.training_step
+
+    def step(*arguments):
+        threads.append(torch.get_num_threads())
+        return timed(*arguments)
+
+    monkeypatch.setattr(planning, "training_step", step)
+    sweep = make_sweep(arms={"none": {}}, resources={"cpus_per_worker": 3})
+    plan_sweep(sweep, [make_session()])
+    assert set(threads) == {3}
+    assert torch.get_num_threads() == given

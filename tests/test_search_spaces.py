@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from neuroint.config import load_sweep
+from neuroint.data.simulators.v1 import simulate_v1
+from neuroint.recordings import open_data
+from neuroint.sweep.planning import plan_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / "search_spaces").rglob("*.yaml"))
-KNOWN = 16  # raise it with every file that is added
+KNOWN = 17  # raise it with every file that is added
 
 
 @pytest.fixture(params=FILES, ids=lambda file: str(file.relative_to(ROOT)))
@@ -59,3 +62,15 @@ def test_every_corner_of_every_arm_is_a_configuration(file):
 def test_names_are_unique():
     names = [load_sweep(file).name for file in FILES]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_all_cores_but_the_floor_compute_alike_in_a_step(tmp_path):
+    simulate_v1(tmp_path / "v1", preset="test", sessions=1, train_clips=2, stimuli=1, repeats=2)
+    sets = ("optimizer.learning_rate=0.01", "readout.sigma_init=0.2", "search.trials=1", "search.points=[]")
+    sweep = load_sweep(ROOT / "search_spaces" / "cores.yaml", sets, str(tmp_path / "v1"))
+    computed = {plan.name: plan.flops_per_step for plan in plan_sweep(sweep, open_data(sweep.data))}
+    floor = computed.pop(sweep.reference)
+    assert max(computed.values()) < 2 * min(computed.values())
+    assert floor < min(computed.values()) / 4

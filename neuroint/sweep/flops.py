@@ -29,12 +29,16 @@ def step_counter() -> FlopCounterMode:
     Except that going back through a convolution in groups, torch counts the weights' gradient as if all channels met:
     a filter per neuron would cost as many times too much as there are neurons.
 
+    Fused attention is its products, as many as the kernel makes: two, and five on the way back.
+
     A weighted sum of rows (``embedding_bag``: pools, neighbors and point readouts) is a multiplication and an addition
     per number read; pointwise arithmetic is one operation per number.
     """
     aten = torch.ops.aten
     formulas = {
         aten.convolution_backward: _convolution_backward,
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
         aten._embedding_bag: _bag,
         aten._embedding_bag_forward_only: _bag,
         aten._embedding_bag_backward: _bag_backward,
@@ -56,6 +60,15 @@ def _convolution_backward(
     """Each of the two gradients takes the multiplications of the forward pass."""
     transposed, wanted = rest[4], rest[7]
     return 2 * math.prod(x if transposed else grad) * math.prod(weight[1:]) * sum(wanted[:2])
+
+
+def _attention(query: Shape, key: Shape, *rest: Any, **named: Any) -> int:
+    """Two products: torch counts the kernels of cards, and takes that of CPUs for nothing."""
+    return 2 * 2 * math.prod(query) * key[-2]
+
+
+def _attention_backward(grad: Shape, query: Shape, key: Shape, *rest: Any, **named: Any) -> int:
+    return 5 * 2 * math.prod(query) * key[-2]
 
 
 def _bag(table: Shape, indices: Shape, *rest: Any, **named: Any) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -197,17 +198,30 @@ def _corners(sweep: SweepConfig, arm: str) -> Iterator[TrialConfig]:
 def _measure(config: TrialConfig, sessions: list[Session]) -> _Measured:
     """Count one step and time another."""
     measure_anew(CPU)
-    fit, plan, batches, size = _first_step(config, sessions)
-    began = time.perf_counter()
-    training_step(fit, batches, LocalRuntime(device=CPU), 1)
+    with _threads(int(config.resources.cpus_per_worker)):
+        fit, plan, batches, size = _first_step(config, sessions)
+        began = time.perf_counter()
+        training_step(fit, batches, LocalRuntime(device=CPU), 1)
+        seconds = time.perf_counter() - began
     return _Measured(
         config=config,
         information=fit.model.information,
         size=size,
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         steps=plan.steps_per_epoch,
         peak_memory_mb=peak_mb(CPU),
     )
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Give torch as many threads as a worker of the sweep will have."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _first_step(config: TrialConfig, sessions: list[Session]) -> tuple[Fit, TrainingPlan, list[Batch], Size]:
