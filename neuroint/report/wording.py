@@ -104,7 +104,7 @@ def answer(findings: Findings, tier: str) -> str:
     for contrast in contrasts:
         groups.setdefault(words_of(contrast).says, []).append(contrast.arm)
     said = [
-        f"{len(arms)} of {len(contrasts)} {says} {findings.reference}: {', '.join(arms)}"
+        f"{len(arms)} of {len(contrasts)} arms ({', '.join(arms)}): each {says} {findings.reference}"
         for says, arms in groups.items()
     ]
     return ". ".join(said) + "."
