@@ -52,7 +52,8 @@ def behavior_in_attention(
         seed: of swap and draws.
 
     Raises:
-        ValueError: the core has no maps, a session has neither pupil nor behavior or one clip, or behavior never varies.
+        ValueError: the core has no maps, a session has neither pupil nor behavior or no such channel, it has one clip,
+            or behavior never varies.
     """
     given = {session.name: others(len(session.clips(tier)), seed) for session in sessions}
     own, swapped = (
@@ -64,17 +65,19 @@ def behavior_in_attention(
         }
         for exchanged in (False, True)
     )
-    found = [_by_kind({name: pairs_of(name, one, running_channel) for name, one in all_.items()}) for all_ in (own, swapped)]
+    recorded, exchanged = (
+        _by_kind({name: pairs_of(name, one, running_channel) for name, one in side.items()}) for side in (own, swapped)
+    )
     return {
         kind: swap(
-            {name: pair.attention for name, pair in found[0][kind].items()},
-            {name: pair.attention for name, pair in found[1][kind].items()},
-            {name: pair.behavior for name, pair in found[0][kind].items()},
-            {name: given[name] for name in found[0][kind]},
+            {name: pair.attention for name, pair in pairs.items()},
+            {name: pair.attention for name, pair in exchanged[kind].items()},
+            {name: pair.behavior for name, pair in pairs.items()},
+            {name: given[name] for name in pairs},
             draws=draws,
             seed=seed,
         )
-        for kind in found[0]
+        for kind, pairs in recorded.items()
     }
 
 
@@ -88,6 +91,7 @@ def pairs_of(session: str, attention: Attention, running_channel: int = RUNNING)
     if attention.pupil is not None:
         pairs = {name: Pair(attention.center_px[..., k], attention.pupil[..., k]) for k, name in enumerate("xy")}
     if attention.behavior is not None and attention.temporal is not None:
+        _check_channel(session, attention.behavior.shape[2], running_channel)
         pairs["time"] = Pair(attention.temporal, attention.behavior[..., running_channel])
     if not pairs:
         raise ValueError(
@@ -95,6 +99,14 @@ def pairs_of(session: str, attention: Attention, running_channel: int = RUNNING)
             "sessions with behavior"
         )
     return pairs
+
+
+def _check_channel(session: str, channels: int, running_channel: int) -> None:
+    if not 0 <= running_channel < channels:
+        raise ValueError(
+            f"running_channel is {running_channel}, and behavior of session '{session}' has channels 0 to "
+            f"{channels - 1}; say which of them is running speed"
+        )
 
 
 def _by_kind(pairs: Mapping[str, Mapping[str, Pair]]) -> dict[str, dict[str, Pair]]:

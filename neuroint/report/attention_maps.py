@@ -15,6 +15,7 @@ from neuroint.modules.places import PlaceGrid
 
 MODEL, ANIMAL = "#D55E00", "#0072B2"  # Okabe and Ito: told apart with any color vision
 FRAMES = 6  # of the strip on top
+DOUBLINGS = 2  # of the usual rollout, at which colors end
 
 
 @dataclass(frozen=True)
@@ -54,17 +55,21 @@ class ShownClip:
 def draw_attention(clip: ShownClip, file: Path, *, title: str, running_unit: str = "SD") -> Path:
     """Draw frames of a clip with rollout and pupil on them, and below them attention and behavior over time, as a PNG.
 
-    Colors are the rollout over its usual value at the place, because the rollout itself is much alike in all frames
-    (every token keeps half of itself in every block). A core without attention over time has no lowest panel.
+    Colors are the rollout over its usual value at the place, in factors of two, because places differ in all frames
+    alike and every token keeps half of itself in every block. A pupil beyond the frame is drawn at its edge. A core
+    without attention over time has no lowest panel.
     """
     rows = 4 if clip.temporal is not None else 3
-    figure = Figure(figsize=(11, 2.2 + 1.5 * (rows - 1)), layout="constrained")
+    figure = Figure(figsize=(11, 1.9 + 1.5 * (rows - 1)), layout="constrained")
     figure.suptitle(title, fontsize=10)
-    grid = figure.add_gridspec(rows, FRAMES, height_ratios=[1.5] + [1] * (rows - 1))
+    grid = figure.add_gridspec(rows, FRAMES, height_ratios=[1.0] + [1] * (rows - 1))
     chosen = np.linspace(0, len(clip.video) - 1, FRAMES + 2).round().astype(int)[1:-1]
     strip = [figure.add_subplot(grid[0, k]) for k in range(FRAMES)]
     image = _strip(strip, clip, chosen)
-    figure.colorbar(image, ax=strip, label="rollout / usual", shrink=0.8)
+    bar = figure.colorbar(image, ax=strip, ticks=np.arange(-DOUBLINGS, DOUBLINGS + 1), aspect=8, pad=0.01)
+    bar.ax.set_yticklabels([f"{2.0**k:g}" for k in range(-DOUBLINGS, DOUBLINGS + 1)], fontsize=8)
+    bar.set_label("rollout\nover usual", fontsize=8)
+    figure.legend(*strip[0].get_legend_handles_labels(), loc="upper left", fontsize=8, frameon=False)
     traces = [figure.add_subplot(grid[row, :]) for row in range(1, rows)]
     _traces(traces, clip, running_unit)
     for ax in traces:
@@ -79,8 +84,7 @@ def draw_attention(clip: ShownClip, file: Path, *, title: str, running_unit: str
 
 def _strip(strip: list[Axes], clip: ShownClip, chosen: np.ndarray) -> AxesImage:
     """Frames in gray, the rollout in color, pupil and middle of mass as marks; returns what the colors mean."""
-    relative = clip.spatial / clip.usual
-    reach = np.quantile(np.abs(relative[chosen] - 1), 0.99)
+    doublings = np.log2(clip.spatial / clip.usual)
     half = clip.grid.stride_px / 2
     x, y = clip.grid.columns_px(), clip.grid.rows_px()
     extent = (x[0] - half, x[-1] + half, y[-1] + half, y[0] - half)
@@ -89,10 +93,12 @@ def _strip(strip: list[Axes], clip: ShownClip, chosen: np.ndarray) -> AxesImage:
     image = None
     for ax, frame in zip(strip, chosen, strict=True):
         ax.imshow(clip.video[frame], cmap="gray", vmin=dark, vmax=bright)
-        look = {"cmap": "PuOr_r", "vmin": 1 - reach, "vmax": 1 + reach, "alpha": 0.5}
-        image = ax.imshow(relative[frame], extent=extent, interpolation="bilinear", **look)
-        ax.plot(*clip.pupil_px[frame], "o", ms=8, color=ANIMAL, mec="white", mew=1.2)
-        ax.plot(*clip.center_px[frame], "X", ms=8, color=MODEL, mec="white", mew=1.0)
+        look = {"cmap": "PuOr_r", "vmin": -DOUBLINGS, "vmax": DOUBLINGS, "alpha": 0.6}
+        image = ax.imshow(doublings[frame], extent=extent, interpolation="bilinear", **look)
+        pupil = np.clip(clip.pupil_px[frame], 0, [width - 1, height - 1])
+        ax.plot(*pupil, "o", ms=9, color=ANIMAL, mec="white", mew=1.2, clip_on=False, label="pupil")
+        middle = {"ms": 9, "color": MODEL, "mec": "white", "mew": 1.0, "clip_on": False}
+        ax.plot(*clip.center_px[frame], "X", **middle, label="middle of the rollout")
         ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
         ax.set_title(f"{clip.time_s[frame]:.1f} s", fontsize=8)
     return image  # pyright: ignore[reportReturnType]  there is a frame
