@@ -86,7 +86,7 @@ def influence(
 
     Source: the comparison of functional influence with anatomy of Chettih & Harvey (2019), Nature 567, 334-340.
     """
-    with _evaluated(model):
+    with evaluated(model):
         return _mean_over_clips(inputs, lambda clip: _of_drives(model, session, clip, targets, RATES[over]))
 
 
@@ -121,7 +121,7 @@ def recorded_influence(
             f"the model reads records: {bool(model.reads_recorded)}, the inputs hold some: "
             f"{inputs.observed is not None}; give both, or ask influence() how rates move with drives"
         )
-    with _evaluated(model):
+    with evaluated(model):
         return _mean_over_clips(inputs, lambda clip: _of_records(model, session, clip, targets))
 
 
@@ -189,7 +189,7 @@ def _mean_over_clips(inputs: Inputs, of_clip: Callable[[Inputs], Tensor]) -> Ten
 
 
 @contextmanager
-def _evaluated(model: Any) -> Iterator[None]:
+def evaluated(model: Any) -> Iterator[None]:
     """Evaluate a model, and leave every part of it in the mode it was in."""
     modes = [(module, module.training) for module in model.modules() if isinstance(module, nn.Module)]
     model.eval()

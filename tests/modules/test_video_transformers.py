@@ -113,7 +113,7 @@ def test_maps_of_a_core_are_those_it_used():
     assert maps["spatial"].shape == (1, 2 * 12, 2, places + 3, places + 3)
     assert maps["temporal"].shape == (2, 2 * places, 2, 12, 12)
     assert (maps["temporal"].triu(1) == 0).all()
-    frames = small_v1t().eval().maps(given)
+    frames = small_v1t().eval().maps(given)["spatial"]
     torch.testing.assert_close(frames.sum(-1), torch.ones_like(frames[..., 0]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional
 from neuroint.data.base import Inputs
 from neuroint.modules.base import Reads
 from neuroint.modules.convolution import input_planes, state_of
+from neuroint.modules.places import PlaceGrid
 from neuroint.modules.video_blocks import SelfAttention, Sequence, remembering_less
 from neuroint.registry import BelowOne, Count, Fact, cores
 
@@ -119,6 +121,7 @@ class V1T(nn.Module):
         self.blocks = nn.ModuleList(
             _Block(width, heads, head_width, hidden, dropout, self.state_channels) for _ in range(blocks)
         )
+        self.place_grid = PlaceGrid(1, grid[0], grid[1], patch_px, stride_px)
         self.feature_shape = (width, grid[0], grid[1])
         self.lost_frames = 0
 
@@ -131,18 +134,23 @@ class V1T(nn.Module):
         return features.unflatten(0, (inputs.n_batch, inputs.n_frames))
 
     @torch.no_grad()
-    def maps(self, inputs: Inputs) -> Float[Tensor, "blocks frames heads tokens tokens"]:
-        """Return who looks at whom in every block, for analysis; frames of all clips in a row, the extra token first.
+    def maps(
+        self, inputs: Inputs, kinds: Iterable[str] = ("spatial",)
+    ) -> dict[str, Float[Tensor, "blocks frames heads tokens tokens"]]:
+        """Return who looks at whom in every block, for analysis, under ``spatial``, the only kind there is.
 
-        Holds frames x blocks x heads x tokens squared numbers: give it a sample of frames.
+        Frames of all clips in a row, the extra token first. Holds frames x blocks x heads x tokens squared numbers:
+        give it a sample of frames.
         """
+        if "spatial" not in kinds:
+            return {}
         x, state = self._tokens(inputs), self._state(inputs)
         found = []
         for block in self.blocks:
             shown = block.with_state(x, state)  # pyright: ignore[reportCallIssue]
             found.append(block.attention.maps(block.attention_norm(shown)))  # pyright: ignore[reportCallIssue,reportAttributeAccessIssue]
             x = block(x, state)
-        return torch.stack(found)
+        return {"spatial": torch.stack(found)}
 
     def _tokens(self, inputs: Inputs) -> Sequence:
         frames = input_planes(inputs, False).flatten(0, 1)

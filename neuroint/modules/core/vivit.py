@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional
 from neuroint.data.base import Inputs
 from neuroint.modules.base import Reads
 from neuroint.modules.convolution import check_frames, input_planes, state_of, with_planes
+from neuroint.modules.places import PlaceGrid
 from neuroint.modules.tubelets import TubeletEmbedding
 from neuroint.modules.video_blocks import Angles, DropPath, SelfAttention, Sequence, remembering_less, rotary_angles
 from neuroint.registry import BelowOne, Count, Fact, Index, cores
@@ -142,6 +143,7 @@ class ViViT(nn.Module):
         planes = stimulus_shape[0] + self.state_channels * (self.state == "channels")
         self.tubelets = TubeletEmbedding(planes, width, tubelet_frames, tubelet_px, stride_px)
         self.grid = self.tubelets.grid(*stimulus_shape[1:])
+        self.place_grid = PlaceGrid(0, *self.grid, tubelet_px, stride_px, self.tubelets.padding)
         self.patch_dropout = nn.Dropout1d(patch_dropout)
         self.registers = nn.Parameter(0.02 * torch.randn(registers, width)) if registers else None
         self.told = nn.Linear(self.state_channels, width) if self.state == "tokens" else None
@@ -164,16 +166,19 @@ class ViViT(nn.Module):
         return x.unflatten(0, (inputs.n_batch, *self.grid)).permute(0, 3, 4, 1, 2)
 
     @torch.no_grad()
-    def maps(self, inputs: Inputs) -> dict[str, Float[Tensor, "blocks sequences heads tokens tokens"]]:
+    def maps(
+        self, inputs: Inputs, kinds: Iterable[str] = ("spatial", "temporal")
+    ) -> dict[str, Float[Tensor, "blocks sequences heads tokens tokens"]]:
         """Return who looks at whom, for analysis, by kind of block; rows sum to 1.
 
         ``spatial``: a sequence per frame, its tokens the places row by row and then the extra ones. ``temporal``: a
-        sequence per place of each clip, its tokens the frames. Holds all of them: give it a sample.
+        sequence per place of each clip, its tokens the frames. Holds all of the kinds asked for: give it a sample.
         """
-        found: dict[str, list[Tensor]] = {"spatial": [], "temporal": []}
+        found: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
 
         def watch(kind: str, block: _Block, x: Sequence, angles: Angles) -> None:
-            found[kind].append(block.attention.maps(block.norm(x), angles))
+            if kind in found:
+                found[kind].append(block.attention.maps(block.norm(x), angles))
 
         self._run(inputs, watch)
         return {kind: torch.stack(maps) for kind, maps in found.items() if maps}
