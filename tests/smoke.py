@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 AT_ONCE = 2  # each waits for Ray to start and end a good part of its time
-SIMULATED = {"nlb": "test", "ring": "test", "v1": "test"}  # in demo/, beside demo/data: simulator and preset
+SIMULATED = {"nlb": "test", "ring": "test"}  # in demo/, beside demo/data: simulator and preset
 
 
 def command_of(file: Path) -> list[str]:
