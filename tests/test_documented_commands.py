@@ -30,7 +30,6 @@ DOCUMENTS = {  # file: commands in it; raise the number with every one that is a
     "docs/stndt.md": 2,
     "docs/ring.md": 3,
     "docs/cores.md": 2,
-    "docs/attention_maps.md": 1,
     "cluster/jobs/README.md": 3,
     "cluster/local/README.md": 2,
     "mlflow/README.md": 3,
