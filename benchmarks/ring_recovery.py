@@ -51,14 +51,14 @@ def draw(name: str, seed: int, preset: str, folder: Path, file: Path) -> None:
     model = model_of(condition, world, seed)
     model.load_state_dict(load_file(str(kept)))
     parts = wiring(model)
-    pairs = {"W among observed units": (world.recurrent, parts.recurrent)}
+    pairs = [{"W, true": world.recurrent, "among observed units, found": parts.recurrent}]
     if parts.shifting is not None:
-        pairs["Wv, and gain-signed product"] = (world.shifting, parts.shifting)
+        pairs.append({"Wv, true": world.shifting, "gain-signed product, found": parts.shifting})
         hidden = rollout(model, world)[..., world.rates.shape[2] :]
         order = sorted_by_heading(tuning_maps(hidden, world.velocity[:, 1:, 0], world.heading[:, 1:, 0]))
         core: Any = model.core
         w, n = core.connectivity().detach().numpy(), core.observed
-        pairs["hidden units by heading: to and from observed"] = (w[n:, :n][order], w[:n, n:][:, order].T)
+        pairs.append({"hidden (by heading) to observed": w[n:, :n][order], "observed to hidden": w[:n, n:][:, order]})
     connectivity_figure(pairs, file)
 
 

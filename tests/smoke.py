@@ -11,11 +11,9 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-AT_ONCE = 2  # each waits for Ray to start and end a good part of its time
 SIMULATED = {"nlb": "test", "ring": "test"}  # in demo/, beside demo/data: simulator and preset
 
 
@@ -33,22 +31,6 @@ def fault_of(sweep: Path) -> str | None:
     return None if read == {"dev_test"} else f"read {sorted(read)}, expected dev_test alone"
 
 
-def tried(file: Path, results: Path) -> str | None:
-    """Run one, and say what was wrong."""
-    command = command_of(file)
-    data = Path(command[command.index("--data") + 1])
-    if not (ROOT / data).exists() and os.environ.get("CI") != "true":
-        print(f"{file.name}: skipped, {data} is not in this clone")
-        return None
-    extra = ["--smoke", "--results", str(results / file.stem), "--name", file.stem, "--quiet", "--cpus", "1"]
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    program = [str(Path(sys.executable).with_name("neuroint")), *command[1:], *extra]
-    code = subprocess.run(program, cwd=ROOT, env=environment, check=False).returncode
-    fault = f"exit {code}" if code else fault_of(results / file.stem / file.stem)
-    print(f"{file.name}: {fault or 'ok'}", flush=True)
-    return fault
-
-
 def main() -> int:
     """Run them all; returns the number of failures."""
     subprocess.run(["make", "--no-print-directory", "demo/data"], cwd=ROOT, check=True)
@@ -56,10 +38,21 @@ def main() -> int:
         if not (ROOT / "demo" / world).exists():
             program = [str(Path(sys.executable).with_name("neuroint")), "data", "simulate", world, f"demo/{world}"]
             subprocess.run([*program, "--preset", preset], cwd=ROOT, check=True)
-    files = sorted((ROOT / "search_spaces").rglob("*.yaml"))
-    with tempfile.TemporaryDirectory(prefix="neuroint-smoke-") as results, ThreadPoolExecutor(AT_ONCE) as pool:
-        faults = dict(zip(files, pool.map(lambda file: tried(file, Path(results)), files), strict=True))
-    failed = [file.name for file, fault in faults.items() if fault]
+    failed = []
+    with tempfile.TemporaryDirectory(prefix="neuroint-smoke-") as results:
+        for file in sorted((ROOT / "search_spaces").rglob("*.yaml")):
+            command = command_of(file)
+            data = Path(command[command.index("--data") + 1])
+            if not (ROOT / data).exists() and os.environ.get("CI") != "true":
+                print(f"{file.name}: skipped, {data} is not in this clone")
+                continue
+            extra = ["--smoke", "--results", results, "--name", file.stem, "--quiet"]
+            environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+            program = [str(Path(sys.executable).with_name("neuroint")), *command[1:], *extra]
+            code = subprocess.run(program, cwd=ROOT, env=environment, check=False).returncode
+            fault = f"exit {code}" if code else fault_of(Path(results) / file.stem)
+            print(f"{file.name}: {fault or 'ok'}", flush=True)
+            failed += [file.name] * bool(fault)
     print(f"smoke: {len(failed)} failed {failed or ''}")
     return len(failed)
 

@@ -5,7 +5,7 @@ Matrices are [from, to]. Arrays of activity are ``trajectories time units``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,16 +162,16 @@ def recovery(
     }
 
 
-def connectivity_figure(pairs: Mapping[str, tuple[Square, Square]], file: Path) -> None:
-    """Draw true and found matrices side by side, a row for each name; every matrix has its own color range."""
+def connectivity_figure(pairs: Sequence[Mapping[str, Square]], file: Path) -> None:
+    """Draw matrices side by side under their names, a row for each pair; every matrix has its own color range."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.2 * len(pairs)), layout="constrained")
+    figure = Figure(figsize=(9, 3.6 * len(pairs)), layout="constrained")
     axes: Any = figure.subplots(len(pairs), 2, squeeze=False)
-    for row, (name, matrices) in zip(axes, pairs.items(), strict=True):
-        for axis, kind, matrix in zip(row, ("true", "found"), matrices, strict=True):
+    for row, pair in zip(axes, pairs, strict=True):
+        for axis, (name, matrix) in zip(row, pair.items(), strict=True):
             limit = float(np.abs(matrix).max())
             image = axis.imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-            axis.set(title=f"{name}: {kind}", xlabel="to unit", ylabel="from unit")
+            axis.set(title=name, xlabel="to unit", ylabel="from unit")
             figure.colorbar(image, ax=axis, shrink=0.8)
     figure.savefig(file, dpi=100)

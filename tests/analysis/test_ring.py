@@ -122,5 +122,5 @@ def test_what_cannot_be_scored_is_refused(found, message):
 
 
 def test_the_figure_shows_a_row_for_each_pair(tmp_path):
-    connectivity_figure({"W": (TRUE, TRUE), "Wv": (TRUE, -TRUE)}, tmp_path / "ring.png")
+    connectivity_figure([{"W": TRUE, "found": TRUE}, {"Wv": TRUE, "product": -TRUE}], tmp_path / "ring.png")
     assert (tmp_path / "ring.png").read_bytes().startswith(b"\x89PNG")
