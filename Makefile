@@ -1,7 +1,7 @@
 # Every target sets up what it needs: a virtual environment in .venv with the versions of constraints.txt.
 PYTHON ?= python3.11
 BIN := .venv/bin
-RESULTS ?= results
+TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder # files in the order of tests/conftest.py
 export MLFLOW_DISABLE_TELEMETRY := true
 export RAY_USAGE_STATS_ENABLED := 0
 
@@ -25,10 +25,10 @@ demo: demo/data
 	$(BIN)/neuroint run search_spaces/quickstart.yaml --data demo/data --results demo/results
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(TESTS)
 
 test-fast: .venv/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not ray"
+	$(TESTS) -m "not slow and not ray"
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -1,28 +1,27 @@
 """Time a training step of every video core at its published size against the floor of its own products.
 
 ``python benchmarks/cores.py``: forward and backward through core and readout, one clip of ``--frames`` frames (20
-beyond what the core consumes) of 36 x 64 pixels with behavior and pupil, ``--neurons`` neurons (1000), float32, 2
-threads, each in a process of its own. The floor is what the step's matrix products and convolutions would take at the
-speed of one product of 2048 x 2048 matrices in the same process: no formulation of the same operations is faster on
-this machine. Speed choices (fused attention, running blocks again on the way back) are to be held against the same core
-without. With dropout of maps torch's attention is not fused on a CPU: maps are held.
+beyond what the core consumes) of 36 x 64 pixels with two channels each of behavior and pupil (those of 2023),
+``--neurons`` neurons (1000), float32, 2 threads, each in a process of its own. The floor is what the step's matrix
+products and convolutions would take at the speed of one product of 2048 x 2048 matrices in the same process: no
+formulation of the same operations is faster on this machine. Speed choices (fused attention, running blocks again on
+the way back) are to be held against the same core without. With dropout of maps torch's attention is not fused on a
+CPU: maps are held.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scaling import in_own_process
+from own_process import answered, measured, parser_of, written
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -33,38 +32,50 @@ from neuroint.memory import peak_mb
 from neuroint.sweep.flops import step_counter
 
 HEIGHT, WIDTH, THREADS, SIDE = 36, 64, 2, 2048
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward", "attention")
-WITHOUT_DROPOUT = {"dropout": 0.0}  # torch's fused attention on a CPU knows no dropout
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward")  # and whatever is attention
+
+
+@dataclass(frozen=True)
+class Case:
+    """A core as it was published, or with a choice on speed; ``math`` has torch's attention hold its maps."""
+
+    core: str
+    options: dict[str, Any] = field(default_factory=dict)
+    readout: str = "gaussian"
+    math: bool = False
+
+
 READOUTS: dict[str, dict[str, Any]] = {"gaussian": {"grid": "free"}, "cortex": {}}
-CORES: dict[str, tuple[str, dict[str, Any], str]] = {  # name: core, options, readout
-    "factorized_conv3d": ("factorized_conv3d", {}, "gaussian"),
-    "conv3d": ("conv3d", {}, "gaussian"),
-    "depthwise_conv3d": ("depthwise_conv3d", {"causal": False, "square": True}, "cortex"),
-    "depthwise_conv3d, causal": ("depthwise_conv3d", {"square": True}, "cortex"),
-    "conv_gru": ("conv_gru", {}, "gaussian"),
-    "v1t": ("v1t", {}, "gaussian"),
-    "v1t, fused": ("v1t", WITHOUT_DROPOUT, "gaussian"),
-    "v1t, not fused": ("v1t", WITHOUT_DROPOUT, "gaussian"),
-    "v1t, fused, blocks run again": ("v1t", WITHOUT_DROPOUT | {"recompute": True}, "gaussian"),
-    "vivit": ("vivit", {}, "gaussian"),
-    "vivit, fused": ("vivit", WITHOUT_DROPOUT, "gaussian"),
-    "vivit, not fused": ("vivit", WITHOUT_DROPOUT, "gaussian"),
-    "vivit, fused, blocks run again": ("vivit", WITHOUT_DROPOUT | {"recompute": True}, "gaussian"),
+FUSED = {"dropout": 0.0}  # torch's fused attention on a CPU knows no dropout
+AGAIN = FUSED | {"recompute": True}
+CASES = {
+    "factorized_conv3d": Case("factorized_conv3d"),
+    "conv3d": Case("conv3d"),
+    "depthwise_conv3d": Case("depthwise_conv3d", {"causal": False, "square": True}, "cortex"),
+    "depthwise_conv3d, causal": Case("depthwise_conv3d", {"square": True}, "cortex"),
+    "conv_gru": Case("conv_gru"),
+    "v1t": Case("v1t"),
+    "v1t, fused": Case("v1t", FUSED),
+    "v1t, not fused": Case("v1t", FUSED, math=True),
+    "v1t, fused, blocks run again": Case("v1t", AGAIN),
+    "vivit": Case("vivit"),
+    "vivit, fused": Case("vivit", FUSED),
+    "vivit, not fused": Case("vivit", FUSED, math=True),
+    "vivit, fused, blocks run again": Case("vivit", AGAIN),
 }
 
 
-def step_of(name: str, neurons: int, frames: int) -> tuple[torch.nn.ModuleList, Callable[[], torch.Tensor]]:
+def step_of(case: Case, neurons: int, frames: int) -> tuple[torch.nn.ModuleList, Callable[[], torch.Tensor]]:
     """Build core and readout; returns both, and what runs them forward."""
-    core_name, options, readout_name = CORES[name]
     facts: dict[str, Any] = {"stimulus_shape": (1, HEIGHT, WIDTH), "behavior_channels": 2, "pupil_channels": 2}
-    core = registry.cores[core_name].build(options, facts)
+    core = registry.cores[case.core].build(case.options, facts)
     given = {
         **facts,
         "n_neurons": neurons,
         "feature_shape": core.feature_shape,
         "mean_drive": np.zeros(neurons, np.float32),
     }
-    readout = registry.readouts[readout_name].build(READOUTS[readout_name], given)
+    readout = registry.readouts[case.readout].build(READOUTS[case.readout], given)
     shown = frames + core.lost_frames
     inputs = Inputs(
         stimulus=torch.randn(1, shown, 1, HEIGHT, WIDTH),
@@ -83,10 +94,10 @@ def measure(name: str, neurons: int, frames: int, repeats: int) -> dict[str, Any
     """Count and time forward and backward in this process."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    parts, forward = step_of(name, neurons, frames)
+    case = CASES[name]
+    parts, forward = step_of(case, neurons, frames)
     parts.train()
-    attention = sdpa_kernel(SDPBackend.MATH) if "not fused" in name else nullcontext()
-    with attention:
+    with sdpa_kernel(SDPBackend.MATH) if case.math else nullcontext():
         with step_counter() as counter:
             forward().mean().backward()
         times = [_timed(lambda: forward().mean().backward()) for _ in range(repeats)]
@@ -125,30 +136,17 @@ def _timed(run: Callable[[], Any]) -> float:
 
 def main() -> None:
     """Measure and print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cores", nargs="+", choices=CORES, default=list(CORES), metavar="NAME")
+    parser = parser_of(__doc__, quick="fewer frames and neurons, once")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
     parser.add_argument("--neurons", type=int, default=1000)
     parser.add_argument("--frames", type=int, default=20)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--memory-gib", type=float, default=20.0, help="most memory a process may take")
-    parser.add_argument("--patience-s", type=float, default=300.0, help="most seconds a process may take")
-    parser.add_argument("--quick", action="store_true", help="fewer frames and neurons, once")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--out", help="file to write the results to, JSON")
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(**json.loads(options.one))))
+    if answered(options, measure):
         return
-    size = (100, 4, 1) if options.quick else (options.neurons, options.frames, options.repeats)
-    found = []
-    for name in options.cores:
-        job: dict[str, Any] = dict(zip(("name", "neurons", "frames", "repeats"), (name, *size), strict=True))
-        found.append(in_own_process(Path(__file__), job, options.memory_gib, options.patience_s))
-        print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-    text = json.dumps(found, indent=1)
-    print(text)
-    if options.out:
-        Path(options.out).write_text(text)
+    neurons, frames, repeats = (100, 4, 1) if options.quick else (options.neurons, options.frames, options.repeats)
+    sizes = {"neurons": neurons, "frames": frames, "repeats": repeats}
+    jobs = [{"name": name, **sizes} for name in options.cases]
+    written(measured(Path(__file__), jobs, options), options.out)
 
 
 if __name__ == "__main__":

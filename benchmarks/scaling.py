@@ -8,12 +8,8 @@ stop at 8000; what is refused, runs out of memory or out of time is written down
 
 from __future__ import annotations
 
-import argparse
-import json
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from own_process import answered, measured, parser_of, written
 from torch import Tensor, nn
 
 from neuroint import registry
@@ -150,26 +147,6 @@ def _peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts kilobytes
 
 
-def in_own_process(program: Path, job: dict[str, Any], memory_gib: float, patience_s: float) -> dict[str, Any]:
-    """Measure by a program's ``--one`` in a process of its own; what it could not do becomes ``refused``."""
-
-    def limit() -> None:
-        size = int(memory_gib * 2**30)
-        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
-
-    command = [sys.executable, str(program), "--one", json.dumps(job)]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=patience_s, preexec_fn=limit
-        )
-    except subprocess.TimeoutExpired:
-        return job | {"refused": f"took longer than {patience_s:.0f} s"}
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] or [f"ended with {done.returncode}"]
-        return job | {"refused": said[0][:300]}
-    return job | json.loads(done.stdout.splitlines()[-1])
-
-
 def jobs_of(designs: list[tuple[str, str]], sizes: list[int], repeats: int) -> list[dict[str, Any]]:
     """All measurements: every design at every size, recurrent or not also at 100 frames of the smallest size."""
     found: list[dict[str, Any]] = []
@@ -233,29 +210,16 @@ def registered() -> list[tuple[str, str]]:
 
 def main() -> None:
     """Measure and print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__, quick="small populations, once")
     parser.add_argument("--neurons", type=int, nargs="+", default=list(SIZES))
     parser.add_argument("--designs", nargs="+", help="names; default all that are registered")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--memory-gib", type=float, default=24.0, help="most memory a process may take")
-    parser.add_argument("--patience-s", type=float, default=300.0, help="most seconds a process may take")
-    parser.add_argument("--quick", action="store_true", help="small populations, once")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--out", help="file to write the results to, JSON")
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(**json.loads(options.one))))
+    if answered(options, measure):
         return
     sizes, repeats = ([200, 400], 1) if options.quick else (options.neurons, options.repeats)
     designs = [d for d in registered() if options.designs is None or d[1] in options.designs]
-    found = []
-    for job in jobs_of(designs, sorted(sizes), repeats):
-        found.append(in_own_process(Path(__file__), job, options.memory_gib, options.patience_s))
-        print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-    text = json.dumps({"summary": summarized(found), "figures": found}, indent=1)
-    print(text)
-    if options.out:
-        Path(options.out).write_text(text)
+    found = measured(Path(__file__), jobs_of(designs, sorted(sizes), repeats), options)
+    written({"summary": summarized(found), "figures": found}, options.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Shared by all tests: seeds, quiet libraries, and where the real recordings are."""
+"""Shared by all tests: seeds, quiet libraries, the order of files, and where the real recordings are."""
 
 import os
 
