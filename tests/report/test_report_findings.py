@@ -174,6 +174,15 @@ def test_a_blocked_contrast_is_not_testable_here_in_verdict_sentence_and_headlin
     assert tables.overview(findings).rows[1][-1] == "not testable here"
 
 
+def test_many_arms_are_told_together_by_what_was_found_of_them(sweep):
+    findings = analyse(sweep())
+    found = contrast(findings)
+    many = [replace(found, arm=name) for name in "abc"] + [replace(found, arm="d", verdict="equivalent")]
+    assert answer(replace(findings, contrasts=many), "dev_test") == (
+        "3 of 4 arms (a, b, c): each predicts better than none. 1 of 4 arms (d): each predicts as well as none."
+    )
+
+
 def test_a_blocked_contrast_does_not_make_the_others_pay(sweep):
     arms = {"none": 0.5, "pool": 0.3, "attention": 0.5}
     params = {"attention": {"normalization.name": "none", "interaction.name": "attention"}}
