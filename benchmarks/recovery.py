@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from recovery_parts.cells import Cell, all_cells, compute, selected
+from recovery_parts.fitting import Training
 from recovery_parts.tables import fed_contrast, markdown, reports_coupling, rows, verdicts
 from recovery_parts.world import TRUTHS
 
@@ -86,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", nargs="+", default=["*"], help="patterns of cells")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=Training.steps, help="of training where the drive is known")
     parser.add_argument("--budget-minutes", type=float, default=40, help="start no cell after so long")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="one corner: is a pool found where it is?")
@@ -94,7 +96,7 @@ def main() -> None:
     parser.add_argument("--write-docs", action="store_true", help="write the tables into docs/recovery.md")
     parser.add_argument("--out", help="file to write the results to, JSON")
     options = parser.parse_args()
-    everything = all_cells(options.seeds)
+    everything = all_cells(options.seeds, options.steps)
     cells = selected(everything, QUICK if options.quick else options.cells)
     torch.set_num_threads(1)
     left = 0 if options.tables_only else run(cells, options.cache, options.budget_minutes, options.processes)

@@ -172,7 +172,7 @@ def states(folder: Path, study: str) -> list[str]:
 
 
 PLANNED = {"reference-calm-0000"} | {f"arm-{arm}-{n:04d}" for arm in ("calm", "other") for n in range(2)}
-PLANNED |= {f"confirm-{arm}-c0-s{k}" for arm in ("calm", "other") for k in range(2)}
+PLANNED |= {f"confirm-{arm}-c0-s0" for arm in ("calm", "other")}
 
 
 def slow_question(file: Path) -> Path:
@@ -185,7 +185,6 @@ def slow_question(file: Path) -> Path:
         arms={"calm": calm, "other": {**calm, "normalization": {"name": "population_pool"}}},
         optimizer={"name": "adamw", "learning_rate": {"loguniform": [0.01, 0.05]}},
         search={"reference_trials": 1, "trials": 2, **ONE_AT_A_TIME},
-        confirm={"seeds": 2},
     )
 
 

@@ -34,6 +34,7 @@ class Cell:
     truth: str
     seed: int
     design: str
+    steps: int = Training.steps
 
     @property
     def name(self) -> str:
@@ -45,7 +46,7 @@ class Cell:
         settings = (TRUTHS[self.truth], RATES[self.snr], NEURONS, TRAIN_CLIPS, STIMULI, REPEATS, UNIT)
         fitted = DESIGNS[self.design]
         design = (fitted.normalization, fitted.interaction, fitted.recorded)
-        text = json.dumps([self.name, design, settings, asdict(TRAINING)], sort_keys=True)
+        text = json.dumps([self.name, design, settings, asdict(Training(self.steps))], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def file(self, cache: Path) -> Path:
@@ -53,14 +54,18 @@ class Cell:
         return cache / f"{self.name.replace('/', '-')}-{self.recipe()}.npz"
 
 
-TRAINING = Training()
 BEHIND_CORE = tuple(dict.fromkeys(name for held in LEARNED.values() for name in held))
 
 
-def all_cells(seeds: int) -> list[Cell]:
-    """Every cell of the matrix, those that matter first: high SNR before low, known drive before learned cores."""
+def all_cells(seeds: int, steps: int = Training.steps) -> list[Cell]:
+    """Every cell of the matrix, those that matter first: high SNR before low, known drive before learned cores.
+
+    Args:
+        seeds: how many there are of each.
+        steps: of training where the drive is known.
+    """
     oracle = [
-        Cell("oracle", snr, truth, seed, design)
+        Cell("oracle", snr, truth, seed, design, steps)
         for snr in RATES
         for slow in (False, True)
         for seed in range(seeds)
@@ -139,4 +144,4 @@ def _fitted(cell: Cell, world: Known) -> tuple[PopulationModel, Split, dict[str,
         for tier in TIER_NAMES
     ]
     model = model_on_known_drive(world, design)
-    return model, parts[2], fit(model, parts[0], parts[1], TRAINING, cell.seed)
+    return model, parts[2], fit(model, parts[0], parts[1], Training(cell.steps), cell.seed)

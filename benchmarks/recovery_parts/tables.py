@@ -27,7 +27,7 @@ def rows(cells: Iterable[Cell], cache: Path) -> list[Row]:
     for cell in cells:
         held = load(cell, cache)
         if held is not None:
-            twin = load(Cell(cell.mode, cell.snr, "none", cell.seed, cell.design), cache)
+            twin = load(replace(cell, truth="none"), cache)
             found.append(_row(cell, held, twin, cache))
     return found
 
