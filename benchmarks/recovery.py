@@ -67,7 +67,7 @@ def summary(cells: list[Cell], cache: Path) -> dict[str, Any]:
         "wins": {f"{mode}/{snr}": verdicts(found, snr, mode) for mode in ("oracle", "learned", "frozen") for snr in
                  ("high", "low")},
         "reports_coupling": {k: v for k, v in reports.items() if v is not None},
-        "recorded_minus_predictions": fed_contrast(found),
+        "recorded_minus_predictions": {snr: fed_contrast(found, snr) for snr in ("high", "low")},
         "rows": found,
     }  # fmt: skip
 

@@ -123,7 +123,7 @@ def verdicts(found: list[Row], snr: str = "high", mode: str = "oracle") -> list[
     return judged
 
 
-def fed_contrast(found: list[Row], snr: str = "high") -> list[dict[str, Any]]:
+def fed_contrast(found: list[Row], snr: str) -> list[dict[str, Any]]:
     """Single-trial R2 of the recorded-fed design minus that of the prediction-fed one, by seed."""
     contrasts = []
     for recorded, predicted in FED_TWINS.items():
@@ -145,7 +145,7 @@ def markdown(found: list[Row]) -> str:
         parts.append(f"### Known drive, {snr} SNR: norm of the coupling found, less that of the none-truth twin\n")
         parts[-1] += "\n" + _coupling(found, mode="oracle", snr=snr)
     parts.append(f"### What the right designs recover (high SNR)\n\n{_recovered(found)}")
-    parts.append(f"### Recorded-fed minus prediction-fed, single-trial R2 (high SNR)\n\n{_fed(found)}")
+    parts.append(f"### Recorded-fed minus prediction-fed, single-trial R2\n\n{_fed(found)}")
     parts += [
         f"### Core {mode}, high SNR: noise-free FEVE\n\n{_feve(found, mode=mode, snr='high')}"
         for mode in ("learned", "frozen")
@@ -205,10 +205,13 @@ def _recovered(found: list[Row]) -> str:
 
 
 def _fed(found: list[Row]) -> str:
-    lines = ["| design | truth | mean | by seed |", "|---|---|---|---|"]
-    for row in fed_contrast(found):
-        seeds = ", ".join(f"{v:+.4f}" for v in row["difference"])
-        lines.append(f"| `{row['design']}` | {row['truth']} | {np.mean(row['difference']):+.4f} | {seeds} |")
+    lines = ["| SNR | design | truth | mean | by seed |", "|---|---|---|---|---|"]
+    for snr in dict.fromkeys(row["snr"] for row in found if row["mode"] == "oracle"):
+        for row in fed_contrast(found, snr):
+            seeds = ", ".join(f"{v:+.4f}" for v in row["difference"])
+            lines.append(
+                f"| {snr} | `{row['design']}` | {row['truth']} | {np.mean(row['difference']):+.4f} | {seeds} |"
+            )
     return "\n".join(lines)
 
 
