@@ -1,4 +1,4 @@
-"""The command line: validate, plan, run, report, unlock, upload, data, list.
+"""The command line: validate, plan, run, report, ensemble, unlock, upload, data, list.
 
 Exit codes: 0 done; 1 a fault of the program (with its traceback); 2 bad input (nothing was trained); 3 the sweep ended,
 but runs failed; 4 the sweep failed; 130 interrupted (``--resume`` goes on).
@@ -154,6 +154,23 @@ def report(sweep: Sweep, format: Annotated[str, typer.Option(help="html, md or j
     with _bad_input():
         _need_sweep(sweep)
         print(write_report(sweep, format))
+
+
+@app.command()
+def ensemble(
+    sweep: Sweep,
+    arms: Annotated[list[str] | None, typer.Option("--arm", help="Which arms; by default all.")] = None,
+    most: Annotated[int, typer.Option("--max", help="Runs of an arm that are averaged at most.")] = 8,
+    as_json: AsJson = False,
+) -> None:
+    """Average the rates of each arm's best runs, as many as validation says, and read dev-test once with them."""
+    from neuroint.sweep import ensembling
+
+    with _bad_input():
+        _need_sweep(sweep)
+        tell = lambda arm: print(f"averaging runs of {arm}", file=sys.stderr)  # noqa: E731
+        found = ensembling.ensemble_arms(sweep.resolve(), arms, most, tell)
+    _print(ensembling.as_json(found), ensembling.render(found), as_json)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from neuroint import registry
 from neuroint.data.base import Session
@@ -94,20 +95,45 @@ def _moments(
     )
     if not plan:
         return None
-    builder = MomentsBuilder(session.facts.n_neurons, session.name, tier, rows)
-    waiting: list[tuple[np.ndarray, ...]] = []
-    for piece in loader.evaluation(plan):
-        batch = piece.batch.to(runtime.device, dtype)
-        rates = predictor(batch.inputs, session.name)
+    tally = Tally(session, tier, rows)
+    for read in loader.evaluation(plan):
+        piece = replace(read, batch=read.batch.to(runtime.device, dtype))
+        tally.add(piece, predictor(piece.batch.inputs, session.name))
+    return tally.finish()
+
+
+class Tally:
+    """Reduces predictions to moments batch by batch; repeats that were split over batches are put together again.
+
+    Args:
+        session: whose tier is predicted.
+        tier: which clips.
+        rows: most rows of stimuli to keep apart.
+    """
+
+    def __init__(self, session: Session, tier: str, rows: int | None = None) -> None:
+        self._builder = MomentsBuilder(session.facts.n_neurons, session.name, tier, rows)
+        self._waiting: list[tuple[np.ndarray, ...]] = []
+
+    def add(self, piece: EvaluationBatch, rates: Float[Tensor, "batch predicted neurons"]) -> None:
+        """Count in what was predicted of the last frames of a batch.
+
+        Raises:
+            DivergedError: it is not a number.
+        """
         if not torch.isfinite(rates).all():
-            raise DivergedError(f"rates of session '{session.name}' are infinite or NaN; lower the learning rate")
-        parts = [x.cpu().numpy() for x in replace(piece, batch=batch).scored(rates)]
+            session = piece.batch.session
+            raise DivergedError(f"rates of session '{session}' are infinite or NaN; lower the learning rate")
+        parts = [x.cpu().numpy() for x in piece.scored(rates)]
         for stimulus, clips in _stimuli(piece):
-            waiting.append(tuple(part[clips] for part in parts))
+            self._waiting.append(tuple(part[clips] for part in parts))
             if not (piece.continued and stimulus == piece.stimuli[-1]):
-                builder.add(*(np.concatenate(part) for part in zip(*waiting, strict=True)))
-                waiting = []
-    return builder.finish()
+                self._builder.add(*(np.concatenate(part) for part in zip(*self._waiting, strict=True)))
+                self._waiting = []
+
+    def finish(self) -> Moments:
+        """Hand over the moments of all stimuli that were added."""
+        return self._builder.finish()
 
 
 def _stimuli(piece: EvaluationBatch) -> Iterator[tuple[int, np.ndarray]]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from neuroint.config import dump
+from neuroint.evaluation import Scores
 from neuroint.fit import STATE_FILE, Fit
 from neuroint.metrics.moments import Moments
 
@@ -25,13 +26,17 @@ def write_outcome(folder: Path, fit: Fit) -> None:
     (folder / CONFIG_FILE).write_text(dump(fit.config))
     if fit.certificate is not None:
         (folder / CERTIFICATE_FILE).write_text(json.dumps(fit.certificate.as_dict(), indent=2))
-    names = list(fit.best_scores)
-    counts = [len(fit.best_scores[name]) for name in names]
+    write_validation(folder, fit.config.score.metric, fit.best_scores)
+
+
+def write_validation(folder: Path, metric: str, scores: Scores) -> None:
+    """Write a validation score per neuron, sessions behind one another."""
+    counts = [len(values) for values in scores.values()]
     table = pa.table(
         {
-            "session": pa.array(np.repeat(names, counts)).dictionary_encode(),
+            "session": pa.array(np.repeat(list(scores), counts)).dictionary_encode(),
             "neuron": np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
-            fit.config.score.metric: np.concatenate([fit.best_scores[name] for name in names]).astype(np.float32),
+            metric: np.concatenate(list(scores.values())).astype(np.float32),
         }
     )
     pq.write_table(table, folder / VALIDATION_FILE)

@@ -24,7 +24,8 @@ from neuroint.data.plan import TrainingPlan
 from neuroint.evaluation import DivergedError, evaluate, pooled_mean, score
 from neuroint.fit import Fit, load_finished, prepare
 from neuroint.memory import measure_anew, peak_mb
-from neuroint.prediction import Windows
+from neuroint.model import PopulationModel
+from neuroint.prediction import Predictor, Windows
 from neuroint.results import write_outcome
 from neuroint.runtime import Runtime
 from neuroint.seeding import derive, generator
@@ -218,16 +219,31 @@ def score_weights(
     Raises:
         ValueError: the weights are not those of this configuration on these sessions.
     """
-    fit = prepare(replace(config, init=replace(config.init, source=None)), sessions, runtime, DTYPES["float32"])
-    load_finished(fit.evaluated, weights)
-    fit.evaluation_mode()
-    train = config.train
+    model, train = _finished(config, sessions, weights, runtime), config.train
     with ClipLoader(sessions, workers=train.loader_processes) as loader:
         return evaluate(
-            fit.evaluated,
+            model,
             loader,
             tier,
             runtime,
             **_predicted(train),
             rows=KEPT_ROWS,
         )
+
+
+def finished_predictor(config: TrialConfig, sessions: list[Session], weights: Path, runtime: Runtime) -> Predictor:
+    """Predict with the best weights of a finished run as its own evaluation does.
+
+    Raises:
+        ValueError: the weights are not those of this configuration on these sessions.
+    """
+    how = {name: value for name, value in _predicted(config.train).items() if name != "frames_at_once"}
+    return Predictor(_finished(config, sessions, weights, runtime), **how)
+
+
+def _finished(config: TrialConfig, sessions: list[Session], weights: Path, runtime: Runtime) -> PopulationModel:
+    """Build the model of a configuration, ready for evaluation, with weights in place of what it started from."""
+    fit = prepare(replace(config, init=replace(config.init, source=None)), sessions, runtime, DTYPES["float32"])
+    load_finished(fit.evaluated, weights)
+    fit.evaluation_mode()
+    return fit.evaluated

@@ -159,6 +159,7 @@ def test_set_and_smoke_reach_the_configuration(call, file, recording):
         (("data", "simulate", "v1", "DATA"), "is not empty"),
         (("data", "simulate", "v1", "OUT", "--set", "pol=true"), "Did you mean 'pool'"),
         (("report", "DATA"), "is not the folder of a sweep"),
+        (("ensemble", "DATA"), "is not the folder of a sweep"),
         (("upload", "DATA"), "is not the folder of a sweep"),
         (("unlock", "DATA", "--reason", "why not"), "is not the folder of a sweep"),
         (("unlock", "DATA"), "--reason"),

@@ -27,6 +27,7 @@ ORDER = (
     "neuroint.runtime",
     "neuroint.memory",
     "neuroint.evaluation",
+    "neuroint.averaging",
     "neuroint.fit",
     "neuroint.results",
     "neuroint.train",

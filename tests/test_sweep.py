@@ -26,10 +26,12 @@ from sweeps import (
 )
 
 from neuroint.config import Resources
+from neuroint.report import analyse
 from neuroint.seeding import derive
 from neuroint.sweep.claim import check_claim, claimed, rooted
 from neuroint.sweep.cluster import cluster as cluster_of
 from neuroint.sweep.driver import run_sweep, unlock
+from neuroint.sweep.ensembling import ensemble_arms
 from neuroint.sweep.progress import follow
 from neuroint.sweep.run import trials_at_once
 from neuroint.sweep.scoring import _score, score_arms
@@ -328,6 +330,34 @@ def parse_sweep_of(folder: Path):
     from neuroint.config import load_sweep
 
     return load_sweep(folder / "sweep.yaml")
+
+
+@marked
+def test_ensembles_change_neither_findings_nor_what_a_resumed_sweep_does_and_mlflow_shows_them(swept, tmp_path):
+    copy = shutil.copytree(swept.folder, tmp_path / "results" / "small")
+    before, found = learned(record_of(copy)), analyse(copy).as_dict()
+    none, pool = ensemble_arms(copy)
+    best = max(trained_runs(copy, "none"), key=lambda run: run.metrics["best_validation_score"])
+    assert none.tried[0] == best.key
+    assert none.validation[0] == pytest.approx(best.metrics["best_validation_score"], abs=1e-6)
+    assert none.validation[none.n - 1] == max(none.validation)
+    after = analyse(copy).as_dict()
+    assert after.pop("test_looks") != found.pop("test_looks")
+    assert json.dumps(after, default=str) == json.dumps(found, default=str)
+    again = run_sweep(parse_sweep_of(copy), copy, resume=True, style="bars")
+    assert (again.status, again.pending.events) == ("finished", 0)
+    trained = {key: run for key, run in learned(record_of(copy)).items() if key in before}
+    assert {key: run[:2] for key, run in trained.items()} == {key: run[:2] for key, run in before.items()}
+    shown = mlflow_runs(default_uri(copy.parent), "small")["ensemble-pool"]
+    assert (shown.data.tags["phase"], shown.data.tags["arm"], shown.info.status) == ("ensemble", "pool", "FINISHED")
+    assert shown.data.metrics["dev_test/single_trial_correlation"] == pytest.approx(pool.dev_test)
+    assert shown.data.params["ensemble.members"] == str(pool.tried[: pool.n])
+
+
+def trained_runs(folder: Path, arm: str):
+    return [
+        run for run in record_of(folder).runs.values() if run.arm == arm and run.status == "finished" and run.epochs
+    ]
 
 
 @marked

@@ -63,7 +63,7 @@ def run_sweep(
     sweep, uri = rooted(sweep), tracking_uri or default_uri(folder.parent)
     check_claim(folder, sweep, resume)
     sessions = open_data(sweep.data)
-    _check_data(folder, sessions)
+    check_data(folder, sessions)
     arms = summarize_arms(sweep, sessions)
     warn_of_untestable(sessions)
     check_reachable(uri)
@@ -81,7 +81,7 @@ def warn_of_untestable(sessions: list[Session]) -> None:
         log.warning("%s", warning)
 
 
-def _check_data(folder: Path, sessions: list[Session]) -> None:
+def check_data(folder: Path, sessions: list[Session]) -> None:
     """Refuse to go on with other recordings than those a sweep began with, whose scores cannot be compared.
 
     Raises:
@@ -163,7 +163,7 @@ def unlock(folder: Path, reason: str, *, tracking_uri: str | None = None, cpus: 
     chosen = [run for runs in representatives(record, list(sweep.arms)).values() for run in runs]
     if reads and all(is_scored(run, FINAL_TEST) for run in chosen):
         raise ValueError(f"the final test was read already ({reads[0]['reason']!r}); it is unlocked once in a sweep")
-    _check_data(folder, sessions := open_data(sweep.data))
+    check_data(folder, sessions := open_data(sweep.data))
     missing = [s.name for s in sessions if not len(s.clips(FINAL_TEST))]
     if missing:
         raise ValueError(f"sessions without final test clips: {', '.join(missing)}; there is nothing to unlock")

@@ -198,7 +198,7 @@ def _corners(sweep: SweepConfig, arm: str) -> Iterator[TrialConfig]:
 def _measure(config: TrialConfig, sessions: list[Session]) -> _Measured:
     """Count one step and time another."""
     measure_anew(CPU)
-    with _threads(int(config.resources.cpus_per_worker)):
+    with threads(int(config.resources.cpus_per_worker)):
         fit, plan, batches, size = _first_step(config, sessions)
         began = time.perf_counter()
         training_step(fit, batches, LocalRuntime(device=CPU), 1)
@@ -214,7 +214,7 @@ def _measure(config: TrialConfig, sessions: list[Session]) -> _Measured:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """Give torch as many threads as a worker of the sweep will have."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, count))

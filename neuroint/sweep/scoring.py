@@ -47,14 +47,16 @@ def score_arms(sweep: SweepConfig, folder: Path, tier: str, reason: str) -> None
         if isinstance(found, DivergedError):
             faults.append(f"{run.key} cannot be scored on {' and '.join(tiers)}: {found}")
         else:
-            _record(journal, folder, run, found)
+            keep_scores(journal, folder, run, found)
     if faults:
         raise ArmError("; ".join(faults))
 
 
-def _record(journal: Journal, folder: Path, run: RunRecord, found: Mapping[str, Mapping[str, Moments]]) -> None:
-    """Write a run's sufficient statistics beside its other files, and their means into the journal."""
-    metrics = {}
+def keep_scores(
+    journal: Journal, folder: Path, run: RunRecord, found: Mapping[str, Mapping[str, Moments]], **more: float
+) -> None:
+    """Write a run's sufficient statistics, by tier, beside its other files; their means, and more, into the journal."""
+    metrics = more
     for tier, moments in found.items():
         write_moments(folder / "runs" / run.key, tier, moments)
         metrics |= summary(tier, moments)

@@ -52,6 +52,24 @@ def distinct(runs: Sequence[RunRecord], searched: Iterable[str]) -> list[RunReco
     return list(first.values())
 
 
+def finished_runs(record: SweepRecord, arm: str, searched: Iterable[str]) -> list[RunRecord]:
+    """Finished runs of an arm, of its search and of its confirmation, by best validation score.
+
+    A run that repeats another, with its parameters and its seed, is left out: it would count twice in an average.
+
+    Args:
+        record: what the journal tells.
+        arm: whose runs.
+        searched: the parameters that differ between them.
+    """
+    ended = [run for run in record.runs.values() if run.arm == arm and run.status == "finished" and _is_scored(run)]
+    ranked = [run for run in ended if run.phase in ("tune", "confirm")]
+    paths, first = list(searched), {}
+    for run in sorted(ranked, key=lambda run: run.metrics[METRIC], reverse=True):
+        first.setdefault(json.dumps([run.seed, *(run.params[path] for path in paths)]), run)
+    return list(first.values())
+
+
 def _is_scored(run: RunRecord) -> bool:
     """Whether a validation score is known: an undefined one compares as neither better nor worse."""
     return bool(np.isfinite(run.metrics.get(METRIC, np.nan)))
