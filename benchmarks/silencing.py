@@ -128,8 +128,9 @@ def silenced(
         "zero": against_controls(zero.loss, chosen, table, draws=half),
     }
     if len(world.hubs):
-        found["hubs"] = against_controls(mean.loss, world.hubs, table, draws=half)
-    told = {"co_bps": mean.intact, "singly": true.singly().tolist(), "chosen": chosen.tolist()}
+        found["drivers"] = against_controls(mean.loss, world.hubs, table, draws=half)
+    told: dict[str, Any] = {"co_bps": mean.intact, "singly": true.singly().tolist(), "chosen": chosen.tolist()}
+    told["hubs"] = world.hubs.tolist()
     return told | {way: _numbers(one) for way, one in found.items()}
 
 
@@ -174,7 +175,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("-k", type=int, default=6, help="how many neurons are silenced together")
-    parser.add_argument("--draws", type=int, default=150, help="sets of controls")
+    parser.add_argument("--draws", type=int, default=120, help="sets of controls")
     parser.add_argument("--folder", type=Path, default=ROOT / "results" / "silencing")
     parser.add_argument("--write-docs", action="store_true", help=f"write the tables into {PAGE.name}")
     options = parser.parse_args()

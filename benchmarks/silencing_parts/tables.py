@@ -14,7 +14,7 @@ WAYS = {
     "matched": "most attended, matched controls",
     "any": "most attended, any controls",
     "zero": "most attended, silenced by zeros, matched controls",
-    "hubs": "the six true drivers, matched controls",
+    "drivers": "the true drivers, matched controls",
 }
 RELATIONS = {
     "mean ~ rate": "in-degree ~ mean rate",
@@ -36,7 +36,8 @@ def markdown(rows: list[Row]) -> str:
         f"{world}, `{core}`": [row for row in rows if (row["world"], row["core"]) == (world, core)]
         for world, core in dict.fromkeys((row["world"], row["core"]) for row in rows)
     }
-    return "\n\n".join(table(groups) for table in (_costs, _relations, _agreements))
+    compared = all(len(held) > 1 for held in groups.values())  # seeds
+    return "\n\n".join(table(groups) for table in (_costs, _relations, *([_agreements] if compared else [])))
 
 
 def _costs(groups: dict[str, list[Row]]) -> str:
@@ -52,7 +53,21 @@ def _costs(groups: dict[str, list[Row]]) -> str:
                 numbers += [_mean([one[key] for one in held], "{:.3f}") for key in ("lost", "controls", "difference")]
                 tested = ", ".join(_p(one["p"]) for one in held)
                 lines.append(f"| {name} | {about} | {' | '.join(numbers)} | {tested} | {_cautions(held)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_drivers(groups)])
+
+
+def _drivers(groups: dict[str, list[Row]]) -> list[str]:
+    """Count true drivers among the most attended neurons, and say how many there would be by chance."""
+    lines = []
+    for name, rows in groups.items():
+        found = [len(set(row["chosen"]) & set(row["hubs"])) for row in rows]
+        if hubs := len(rows[0]["hubs"]):
+            chance = rows[0]["k"] * hubs / len(rows[0]["singly"])
+            told = ", ".join(map(str, found))
+            lines.append(
+                f"{name}: {told} of the {hubs} true drivers are among the most attended ({chance:.1f} by chance)."
+            )
+    return ["", *lines] if lines else []
 
 
 def _relations(groups: dict[str, list[Row]]) -> str:

@@ -20,7 +20,7 @@ from neuroint.data.trials import TrialSource
 from neuroint.seeding import generator
 
 SEED, BIN_MS, GROUP = 0, 20, "mc_maze_20"
-HUBS, DRIVEN = 6, 0.8  # neurons that drive held-out ones, and the standard deviation of log rates that they make
+HUBS, DRIVEN = 6, 0.5  # neurons that drive held-out ones, and the standard deviation of log rates that they make
 SMOOTHED_BINS = (0.0, 1.5, 4.0)  # 0, 30 and 80 ms: the views of each record that a regression reads
 RIDGE = 1e-3  # times the number of bins; views are of unit variance
 
@@ -71,7 +71,7 @@ def network(folder: Path) -> World:
 def planted(folder: Path) -> World:
     r"""Let six held-in neurons of the network drive all held-out ones by their counts in the same bin.
 
-    .. math:: r_i(t) = \bar r_i\, e^{.8\, w_i \cdot z(t)} / \langle e^{.8\, w_i \cdot z} \rangle
+    .. math:: r_i(t) = \bar r_i\, e^{.5\, w_i \cdot z(t)} / \langle e^{.5\, w_i \cdot z} \rangle
 
     with z the counts of the six, of mean 0 and standard deviation 1, and w_i random of length 1. The six are drawn at
     random. Held-in records stay.

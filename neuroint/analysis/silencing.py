@@ -170,8 +170,8 @@ class Silenced:
 
         If in-degree tells nothing beyond the traits, the chosen set is one like these. Without matching that is a
         permutation test; with it one among neurons that are alike, as good as the match is (``caution``). A chosen
-        neuron that nobody is like stands for itself in every set and is evidence of nothing. Sets of controls alone, without
-        chosen ones, scatter less than the chosen set did when it was drawn: held against them, too much is found.
+        neuron that nobody is like stands for itself in every set and is evidence of nothing. Sets of controls alone
+        scatter less than the chosen set did when it was drawn: held against them, too much is found.
 
         It speaks about neurons of this model. Models of other seeds are other draws.
         """
