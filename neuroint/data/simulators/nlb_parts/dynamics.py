@@ -67,13 +67,24 @@ def chaotic(seed: int, conditions: Int[np.ndarray, " trials"], bins: int, neuron
     with g = 1.8 and tau = 25 ms. A condition is an initial state; trials begin ``variability`` standard deviations away
     from it. Source: Sompolinsky, Crisanti and Sommers (1988), Phys. Rev. Lett. 61, 259-262.
     """
-    draw, units = generator(seed, "chaotic"), neurons + round(UNRECORDED * neurons)
-    weights = NETWORK_GAIN * draw.normal(size=(units, units)) / np.sqrt(units)
+    draw = generator(seed, "chaotic")
+    weights = _network_weights(draw, neurons)
+    units = len(weights)
     begin = _network_path(draw.normal(size=(conditions.max() + 1, units)), weights, 100)[:, -1]
     offset = variability * begin.std() * draw.normal(size=(len(conditions), units))
     path = np.tanh(_network_path(begin[conditions] + offset, weights, bins))
     velocity = path @ draw.normal(size=(units, 2)) / np.sqrt(units)
     return Drawn(path[..., :neurons] / path.std(), velocity / velocity.std((0, 1)))
+
+
+def network_coupling(seed: int, neurons: int) -> Float[np.ndarray, "units units"]:
+    """Couplings W of the world :func:`chaotic` of a seed, [target, source]; the recorded units come first."""
+    return _network_weights(generator(seed, "chaotic"), neurons)
+
+
+def _network_weights(draw: np.random.Generator, neurons: int) -> Float[np.ndarray, "units units"]:
+    units = neurons + round(UNRECORDED * neurons)
+    return NETWORK_GAIN * draw.normal(size=(units, units)) / np.sqrt(units)
 
 
 def _network_path(state: np.ndarray, weights: np.ndarray, bins: int) -> np.ndarray:
