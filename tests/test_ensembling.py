@@ -20,7 +20,8 @@ from neuroint.cli import app
 from neuroint.config import SweepConfig, load_sweep
 from neuroint.data.base import DEV_TEST, VALIDATION
 from neuroint.evaluation import DivergedError, pooled_mean, score
-from neuroint.recordings import open_for
+from neuroint.recordings import open_data, open_for
+from neuroint.report import analyse, write_neurons
 from neuroint.results import read_moments
 from neuroint.runtime import LocalRuntime
 from neuroint.sweep import ensembling
@@ -75,9 +76,9 @@ def made(tmp_path_factory):
     write_question(folder / "sweep.yaml", data={"path": str(recording)}, **MODEL)
     sweep = load_sweep(folder / "sweep.yaml")
     Journal(folder / "journal.jsonl").append("sweep_started", sweep="small")
-    for key, arm, seed in ((FIRST, "none", 1), (SECOND, "none", 2), (ALONE, "own_past", 1)):
+    for key, arm, seed in ((FIRST, "none", 2), (SECOND, "none", 1), (ALONE, "own_past", 1)):
         train(sweep, folder, key, arm, seed)
-    twin, bad = (sweep.trial("none", {}, key=key, phase="tune", seed=seed) for key, seed in ((TWIN, 1), (BAD, 3)))
+    twin, bad = (sweep.trial("none", {}, key=key, phase="tune", seed=seed) for key, seed in ((TWIN, 2), (BAD, 3)))
     shutil.copytree(folder / "runs" / FIRST, folder / "runs" / TWIN)
     enter(folder, TWIN, twin, record_of(folder).runs[FIRST].metrics[METRIC])
     shutil.copytree(folder / "runs" / SECOND, folder / "runs" / BAD)
@@ -85,6 +86,7 @@ def made(tmp_path_factory):
     enter(folder, BAD, bad, -0.1)
     enter(folder, "arm-none-0001", twin, 0.9, status="stopped")
     enter(folder, "arm-none-0002", twin, 0.9, status="failed")
+    write_neurons(folder, open_data(sweep.data))
     Journal(folder / "journal.jsonl").append("sweep_finished", status="finished")
     return folder
 
@@ -238,6 +240,14 @@ def test_the_final_test_is_never_read(done):
     assert {read["tier"] for read in record_of(done.folder).test_reads} == {DEV_TEST}
     assert {tier for tier, _, _ in done.predicted} == {VALIDATION, DEV_TEST}
     assert list(done.folder.rglob("*final_test*")) == []
+
+
+def test_a_report_finds_the_same_and_lists_the_reads(made, done):
+    assert done.none.tried[0] == FIRST, "a run of the search, which is not scored on dev-test otherwise"
+    before, after = (analyse(folder).as_dict() for folder in (made, done.folder))
+    assert before.pop("test_looks") == []
+    assert [look["run"] for look in after.pop("test_looks")] == ["ensemble-none", FIRST, ALONE]
+    assert json.dumps(after, default=str) == json.dumps(before, default=str)
 
 
 def test_files_and_journal_hold_the_scores_that_are_told(done):

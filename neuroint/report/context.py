@@ -11,6 +11,7 @@ from neuroint.data.base import DEV_TEST, FINAL_TEST
 from neuroint.report.contrasts import ACROSS, CONCLUSIONS
 from neuroint.report.evidence import Evidence
 from neuroint.report.findings import ArmFindings, Contrast, Failure, TestLook
+from neuroint.sweep.selection import ENSEMBLE
 
 _FAILED = ("failed", "diverged")
 _SHOWN_ELSEWHERE = frozenset({"question", "cautions", "reference", "score_metric"})
@@ -83,8 +84,9 @@ def missing(evidence: Evidence, arms: Sequence[ArmFindings], contrasts: Sequence
     running = [run.key for run in record.runs.values() if run.status == "running"]
     if running and record.status != "running":
         found.append(f"{len(running)} runs never ended: {', '.join(running[:5])}{' …' if len(running) > 5 else ''}.")
-    counts = Counter(run.status for run in record.runs.values())
-    found += [f"{counts[s]} of {len(record.runs)} runs {s}; see Failures." for s in _FAILED if counts[s]]
+    trained = [run for run in record.runs.values() if run.phase != ENSEMBLE]
+    counts = Counter(run.status for run in trained)
+    found += [f"{counts[s]} of {len(trained)} runs {s}; see Failures." for s in _FAILED if counts[s]]
     found += [f"{text}." for arm in arms for text in arm.missing]
     if contrasts and all(contrast.snr.unavailable for contrast in contrasts):
         found.append(f"Gains cannot be split by SNR: {contrasts[0].snr.unavailable}.")

@@ -33,11 +33,10 @@ from neuroint.sweep.claim import SWEEP_FILE, claimed
 from neuroint.sweep.driver import check_data
 from neuroint.sweep.planning import threads
 from neuroint.sweep.scoring import is_scored, keep_scores
-from neuroint.sweep.selection import METRIC, ArmError, finished_runs
+from neuroint.sweep.selection import ENSEMBLE, METRIC, ArmError, finished_runs
 from neuroint.tracking.journal import Journal, RunRecord, SweepRecord
 from neuroint.train import KEPT_ROWS, finished_predictor
 
-ENSEMBLE = "ensemble"
 MOST, TRIED, CHOSEN, BY_SIZE = (f"{ENSEMBLE}.{name}" for name in ("max", "tried", "members", "validation"))
 Averages = dict[int, dict[str, Moments]]  # by number of runs, then by session
 

@@ -10,6 +10,7 @@ import numpy as np
 from neuroint.tracking.journal import RunRecord, SweepRecord
 
 METRIC = "best_validation_score"  # best so far, so that a trial is never judged by its last epoch
+ENSEMBLE = "ensemble"  # phase of what was not trained: averages of trained runs
 
 
 class ArmError(ValueError):
