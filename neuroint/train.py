@@ -84,7 +84,7 @@ def _one_epoch(fit: Fit, plan: TrainingPlan, loader: ClipLoader, runtime: Runtim
         loader,
         VALIDATION,
         runtime,
-        **_predicted(train),
+        **prediction_of(train),
         dtype=DTYPES[train.precision],
         rows=1,
     )
@@ -183,8 +183,8 @@ def _augmented(fit: Fit, batch: Batch, step: int, rank: int) -> Batch:
     return cutmix(batch, train.cutmix, train.cutmix_alpha, random)
 
 
-def _predicted(train: TrainConfig) -> dict[str, Any]:
-    """How clips are predicted in evaluation."""
+def prediction_of(train: TrainConfig) -> dict[str, Any]:
+    """How clips are predicted in evaluation: what ``evaluate`` takes by these names."""
     return {
         "frames_at_once": train.batch_size * train.frames,
         "chunk_frames": train.evaluation_frames,
@@ -228,6 +228,6 @@ def score_weights(
             loader,
             tier,
             runtime,
-            **_predicted(train),
+            **prediction_of(train),
             rows=KEPT_ROWS,
         )
