@@ -5,6 +5,7 @@ It is for measuring speed and memory. Recordings with something to find in them 
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,12 @@ HEIGHT, WIDTH, FRAMES, STORED = 36, 64, 300, 324  # pixels; frames shown and fra
 SHAPES = {"videos": (HEIGHT, WIDTH), "behavior": (2,), "pupil_center": (2,)}
 
 
-def write_session(folder: Path, neurons: int, clips: int, seed: int = 0, dtype: str = "float32") -> Path:
+def write_session(
+    folder: Path, neurons: int, clips: int, seed: int = 0, dtype: str = "float32", repeated: bool = False
+) -> Path:
     """Write one session: ``clips`` training clips and 6 of the oracle tier, with statistics over training.
+
+    Those of the oracle tier show six videos, or, ``repeated``, one.
 
     Magnitudes are those of mouse A of the release. The release is likely float64: it takes 20.5 MB a clip.
     """
@@ -26,6 +31,8 @@ def write_session(folder: Path, neurons: int, clips: int, seed: int = 0, dtype: 
     for name in shapes:
         (session / "data" / name).mkdir(parents=True)
         _write_clips(session, name, noise[name], tiers, random)
+    for clip in range(clips + 1, len(tiers) if repeated else 0):
+        shutil.copyfile(session / f"data/videos/{clips}.npy", session / f"data/videos/{clip}.npy")
     _save(session / "meta/trials/tiers.npy", tiers)
     _save(session / "meta/neurons/unit_ids.npy", np.arange(neurons))
     _save(session / "meta/neurons/cell_motor_coordinates.npy", random.integers(0, 615, (neurons, 3)))

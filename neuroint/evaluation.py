@@ -69,12 +69,12 @@ def evaluate(
 def _found(*arguments: Any) -> Moments | DivergedError | None:
     """This worker's moments, or why it has none: the other workers wait for its answer."""
     try:
-        return _moments(*arguments)
+        return moments_of(*arguments)
     except DivergedError as error:
         return error
 
 
-def _moments(
+def moments_of(
     predictor: Predictor,
     loader: ClipLoader,
     session: Session,

@@ -38,3 +38,10 @@ def peak_mb(device: torch.device) -> float:
 
     unit = 2**20 if sys.platform == "darwin" else 1024  # macOS counts bytes, others kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def files_mb(process: int | str = "self") -> float:
+    """Read what a process holds of files, mostly libraries, in MiB; 0 where the system does not say."""
+    status = Path(f"/proc/{process}/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("RssFile")) / 1024

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -48,6 +49,17 @@ class Runtime(Protocol):
 def device_for(gpus: float) -> torch.device:
     """The device of a worker that was given a card, or a part of one, or none."""
     return torch.device("cuda" if gpus else "cpu")
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Give torch as many threads as a worker has, at least one, and then back what it had."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass

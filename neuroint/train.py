@@ -85,7 +85,7 @@ def _one_epoch(fit: Fit, plan: TrainingPlan, loader: ClipLoader, runtime: Runtim
         loader,
         VALIDATION,
         runtime,
-        **_predicted(train),
+        **prediction_of(train),
         dtype=DTYPES[train.precision],
         rows=1,
     )
@@ -184,8 +184,8 @@ def _augmented(fit: Fit, batch: Batch, step: int, rank: int) -> Batch:
     return cutmix(batch, train.cutmix, train.cutmix_alpha, random)
 
 
-def _predicted(train: TrainConfig) -> dict[str, Any]:
-    """How clips are predicted in evaluation."""
+def prediction_of(train: TrainConfig) -> dict[str, Any]:
+    """How clips are predicted in evaluation: what ``evaluate`` takes by these names."""
     return {
         "frames_at_once": train.batch_size * train.frames,
         "chunk_frames": train.evaluation_frames,
@@ -226,7 +226,7 @@ def score_weights(
             loader,
             tier,
             runtime,
-            **_predicted(train),
+            **prediction_of(train),
             rows=KEPT_ROWS,
         )
 
@@ -237,7 +237,7 @@ def finished_predictor(config: TrialConfig, sessions: list[Session], weights: Pa
     Raises:
         ValueError: the weights are not those of this configuration on these sessions.
     """
-    how = {name: value for name, value in _predicted(config.train).items() if name != "frames_at_once"}
+    how = {name: value for name, value in prediction_of(config.train).items() if name != "frames_at_once"}
     return Predictor(_finished(config, sessions, weights, runtime), **how)
 
 

@@ -7,7 +7,8 @@ from worlds import make_config, make_session, make_sweep, with_epochs
 from neuroint.data.base import DEV_TEST, UNUSED
 from neuroint.sweep.driver import _data_hash, warn_of_untestable
 from neuroint.sweep.matching import Size
-from neuroint.sweep.planning import _Measured, _plan, untestable
+from neuroint.sweep.planning import _plan, untestable
+from neuroint.sweep.rehearsal import Rehearsed
 
 
 def with_dev_test_stimuli(session, count):
@@ -45,7 +46,7 @@ def test_recordings_whose_clips_changed_tier_are_other_data():
 
 def test_hours_are_those_of_the_dearest_corner_as_a_whole():
     sweep, session, config = make_sweep(), make_session(), make_config()
-    corner = lambda epochs, seconds: _Measured(  # noqa: E731
+    corner = lambda epochs, seconds: Rehearsed(  # noqa: E731
         with_epochs(config, epochs), "stimulus", Size(1, 1), seconds, steps=10, peak_memory_mb=1.0
     )
     alone = _plan(sweep, "none", [session], [corner(20, 0.5)]).hours

@@ -7,7 +7,6 @@ from torch.nn import functional
 from worlds import make_session, make_sweep
 
 from neuroint.modules.neighbors import neighbor_sum
-from neuroint.sweep import planning
 from neuroint.sweep.flops import step_counter
 from neuroint.sweep.matching import Size, fair_control
 from neuroint.sweep.planning import plan_sweep
@@ -188,18 +187,3 @@ def test_controls_and_readouts_have_no_control(arm):
 def test_pools_and_readouts_count(plans):
     assert plans["attention"].flops_per_step > plans["none"].flops_per_step
     assert "unmatched" in plans["none"].as_dict()
-
-
-def test_a_step_is_timed_with_the_threads_that_a_worker_will_have(monkeypatch):
-    threads, given = [], torch.get_num_threads()
-    timed = planning.training_step
-
-    def step(*arguments):
-        threads.append(torch.get_num_threads())
-        return timed(*arguments)
-
-    monkeypatch.setattr(planning, "training_step", step)
-    sweep = make_sweep(arms={"none": {}}, resources={"cpus_per_worker": 3})
-    plan_sweep(sweep, [make_session()])
-    assert set(threads) == {3}
-    assert torch.get_num_threads() == given

@@ -28,10 +28,9 @@ from neuroint.metrics.moments import Moments
 from neuroint.recordings import open_data, open_for
 from neuroint.registry import nearest
 from neuroint.results import CONFIG_FILE, read_moments, write_moments, write_validation
-from neuroint.runtime import LocalRuntime, device_for
+from neuroint.runtime import LocalRuntime, device_for, threads
 from neuroint.sweep.claim import SWEEP_FILE, claimed
 from neuroint.sweep.driver import check_data
-from neuroint.sweep.planning import threads
 from neuroint.sweep.scoring import is_scored, keep_scores
 from neuroint.sweep.selection import ENSEMBLE, METRIC, ArmError, finished_runs
 from neuroint.tracking.journal import Journal, RunRecord, SweepRecord

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-
-from neuroint.config import Resources, SweepConfig, TrialConfig
-from neuroint.data.base import DEV_TEST, VALIDATION, Batch, Session
-from neuroint.data.loader import ClipLoader
-from neuroint.data.plan import TrainingPlan, evaluation_plan
-from neuroint.fit import Fit, model_for, prepare, start
-from neuroint.memory import measure_anew, peak_mb
+from neuroint.config import SweepConfig, TrialConfig
+from neuroint.data.base import DEV_TEST, VALIDATION, Session
+from neuroint.data.plan import evaluation_plan
+from neuroint.fit import model_for, start
 from neuroint.model import PopulationModel
-from neuroint.runtime import LocalRuntime
-from neuroint.sweep.flops import step_counter
-from neuroint.sweep.matching import Size, fair_control
+from neuroint.sweep.matching import fair_control
+from neuroint.sweep.rehearsal import RehearsalError, Rehearsed, first_step, rehearse_apart, training_plan
 from neuroint.sweep.samplers import ARMS, REFERENCE, budget, runs_planned
-from neuroint.train import DTYPES, training_step
 
-CPU = torch.device("cpu")
 BACKWARD_FACTOR = 3  # a training step costs about three forward passes; validation one
 
 
@@ -44,6 +35,9 @@ class ArmSummary:
 @dataclass(frozen=True)
 class ArmPlan:
     """What an arm will cost; seconds and hours are extrapolated from one step on this machine's CPU.
+
+    ``peak_memory_mb`` is what a trial will record under this name if it runs on a CPU, in MiB: the most that the
+    process of one worker holds, libraries included, loader processes not (``neuroint.sweep.rehearsal``).
 
     Where an arm has another size than the reference, ``unmatched`` says so, and which control would have its size.
     """
@@ -91,7 +85,7 @@ def _checked(config: TrialConfig, sessions: list[Session]) -> ArmSummary:
     """Build a configuration's model and plans, and compare them with what the sessions hold."""
     model = model_for(config, sessions)
     start(model, config)
-    _training_plan(config, sessions)
+    training_plan(config, sessions)
     _check_frames(config, sessions, model)
     parameters = sum(p.numel() for p in model.parameters())
     return ArmSummary(config.arm, model.information, model.causal, parameters)
@@ -103,22 +97,13 @@ def _where(sweep: SweepConfig, config: TrialConfig) -> str:
     return f" with {values}" if values else ""
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """A configuration, and what a step of it took."""
-
-    config: TrialConfig
-    information: str
-    size: Size
-    seconds: float
-    steps: int
-    peak_memory_mb: float
-
-
 def plan_sweep(
     sweep: SweepConfig, sessions: list[Session], tell: Callable[[str], None] = lambda arm: None
 ) -> list[ArmPlan]:
-    """Build every corner of every arm's space, take one step of each on the CPU, extrapolate, and compare sizes.
+    """Build every corner of every arm's space, rehearse each on the CPU, extrapolate, and compare sizes.
+
+    Each is rehearsed in a process of its own, so that a script that calls this needs the guard
+    ``if __name__ == "__main__":``.
 
     ``tell`` is called with the name of each arm before its turn.
 
@@ -135,18 +120,18 @@ def plan_sweep(
     ]
 
 
-def _measure_arm(sweep: SweepConfig, arm: str, sessions: list[Session], tell: Callable[[str], None]) -> list[_Measured]:
+def _measure_arm(sweep: SweepConfig, arm: str, sessions: list[Session], tell: Callable[[str], None]) -> list[Rehearsed]:
     tell(arm)
     measured = []
     for config in _corners(sweep, arm):
         try:
-            measured.append(_measure(config, sessions))
-        except (ValueError, RuntimeError) as error:
+            measured.append(rehearse_apart(config, sessions))
+        except RehearsalError as error:
             raise PlanError(f"arm '{arm}'{_where(sweep, config)}: {error}") from error
     return measured
 
 
-def _plan(sweep: SweepConfig, arm: str, sessions: list[Session], measured: list[_Measured]) -> ArmPlan:
+def _plan(sweep: SweepConfig, arm: str, sessions: list[Session], measured: list[Rehearsed]) -> ArmPlan:
     """Extrapolate from the dearest corner of an arm."""
     first = measured[0]
     seconds, steps = max(one.seconds for one in measured), max(one.steps for one in measured)
@@ -168,7 +153,7 @@ def _plan(sweep: SweepConfig, arm: str, sessions: list[Session], measured: list[
     )
 
 
-def _unmatched(reference: str, arm: str, largest: dict[str, _Measured], sessions: list[Session]) -> str:
+def _unmatched(reference: str, arm: str, largest: dict[str, Rehearsed], sessions: list[Session]) -> str:
     """Say how far an arm's size is from the reference's, what control would have it, and which arms do."""
     mine, theirs = largest[arm], largest[reference]
     if mine.size.matches(theirs.size):
@@ -176,7 +161,7 @@ def _unmatched(reference: str, arm: str, largest: dict[str, _Measured], sessions
     neurons = sum(session.facts.n_neurons for session in sessions)
     extra = (mine.size.parameters - theirs.size.parameters) / neurons
     control = fair_control(
-        mine.config, mine.size, theirs.config, extra, lambda config: _first_step(config, sessions)[-1]
+        mine.config, mine.size, theirs.config, extra, lambda config: first_step(config, sessions)[-1]
     )
     alike = [name for name, one in largest.items() if name != arm and one.size.matches(mine.size)]
     return (
@@ -195,70 +180,15 @@ def _corners(sweep: SweepConfig, arm: str) -> Iterator[TrialConfig]:
         yield sweep.trial(arm, point, key=f"plan-{arm}-{index}", phase="plan", seed=sweep.seed)
 
 
-def _measure(config: TrialConfig, sessions: list[Session]) -> _Measured:
-    """Count one step and time another."""
-    measure_anew(CPU)
-    with threads(int(config.resources.cpus_per_worker)):
-        fit, plan, batches, size = _first_step(config, sessions)
-        began = time.perf_counter()
-        training_step(fit, batches, LocalRuntime(device=CPU), 1)
-        seconds = time.perf_counter() - began
-    return _Measured(
-        config=config,
-        information=fit.model.information,
-        size=size,
-        seconds=seconds,
-        steps=plan.steps_per_epoch,
-        peak_memory_mb=peak_mb(CPU),
-    )
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Give torch as many threads as a worker of the sweep will have."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, count))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _first_step(config: TrialConfig, sessions: list[Session]) -> tuple[Fit, TrainingPlan, list[Batch], Size]:
-    runtime = LocalRuntime(device=CPU)
-    fit = prepare(config, sessions, runtime, DTYPES[config.train.precision])
-    plan = _training_plan(replace(config, resources=Resources()), sessions)
-    with ClipLoader(sessions) as loader:
-        batches = next(loader.training(plan, 0))
-    fit.training_mode()
-    with step_counter() as counter:
-        training_step(fit, batches, runtime, 0)
-    parameters = sum(p.numel() for p in fit.model.parameters())
-    return fit, plan, batches, Size(parameters, counter.get_total_flops())
-
-
 def _validation_share(config: TrialConfig, sessions: list[Session]) -> float:
     """Cost of a validation pass over that of an epoch's training."""
     train = config.train
-    plan = _training_plan(config, sessions)
+    plan = training_plan(config, sessions)
     trained = plan.steps_per_epoch * train.batch_size * train.frames * len(sessions)
     validated = sum(int(s.lengths[s.clips(VALIDATION)].sum()) for s in sessions)
     if train.evaluation_hop is not None:
         validated *= train.frames / train.evaluation_hop  # windows in which a frame is predicted
     return validated / (BACKWARD_FACTOR * trained)
-
-
-def _training_plan(config: TrialConfig, sessions: list[Session]) -> TrainingPlan:
-    train = config.train
-    return TrainingPlan(
-        sessions,
-        frames=train.frames,
-        batch_size=train.batch_size,
-        seed=config.seed,
-        world_size=config.resources.workers,
-        steps_per_epoch=train.steps_per_epoch,
-        stride=train.frame_stride,
-    )
 
 
 def _check_frames(config: TrialConfig, sessions: list[Session], model: PopulationModel) -> None:
