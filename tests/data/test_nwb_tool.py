@@ -62,7 +62,7 @@ def test_counts_splits_behavior_and_conditions_of_a_maze_equal_the_tools_and_pst
     psth = expected.pop("psth")
     assert_equal(found, expected, atol=1e-9)
     assert len(expected) == 12
-    np.testing.assert_allclose(found["psth"], psth, atol=1e-3)  # half-precision numbers in the tool
+    np.testing.assert_allclose(found["psth"], psth, atol=1e-3)  # an even kernel, half precision
     assert psth.std() > 1e-2
 
 
