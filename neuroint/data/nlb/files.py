@@ -57,7 +57,15 @@ def read_data(inputs: list[Path], target: Path | None, group: str) -> NlbData:
     for path in inputs:
         found |= read_arrays(path)
     scored = {} if target is None else read_arrays(target, group)
-    where = ", ".join(f"'{path.name}'" for path in inputs)
+    return checked_data(found, scored, ", ".join(f"'{path.name}'" for path in inputs))
+
+
+def checked_data(found: Mapping[str, Array], scored: Mapping[str, Array], where: str) -> NlbData:
+    """Check arrays of input files and of a target group against each other; ``where`` is what messages begin with.
+
+    Raises:
+        DataError: as :func:`read_data`.
+    """
     arrays = {key: _counts(key, x, where) for key, x in {**found, **scored}.items() if "_spikes_" in key}
     if lacking := [f"{split}_spikes_heldin" for split in SPLITS if f"{split}_spikes_heldin" not in arrays]:
         raise DataError(f"{where}: no {' and no '.join(lacking)}; there are: {', '.join(sorted(found)) or 'none'}")

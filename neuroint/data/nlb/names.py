@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 DatasetName = Literal["mc_maze", "mc_rtt", "area2_bump", "dmfc_rsg", "mc_maze_large", "mc_maze_medium", "mc_maze_small"]
 BinMs = Literal[5, 20]
+Share = Annotated[float, Field(gt=0, lt=1)]
 SUFFIXES = {5: "", 20: "_20"}
 SPLITS = ("train", "eval")
 PARTS = ("heldin", "heldout")

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import numpy as np
-from pydantic import Field
-
-from neuroint.data.base import DEV_TEST, TRAIN, VALIDATION, DataError, Session
-from neuroint.data.nlb.names import BinMs, DatasetName, group_name
-from neuroint.data.observed import reconstructed
-from neuroint.data.trials import trial_session
+from neuroint.data.base import Session
+from neuroint.data.nlb.names import BinMs, DatasetName, Share, group_name
 from neuroint.registry import Index, readers
-from neuroint.seeding import generator
 
-Share = Annotated[float, Field(gt=0, lt=1)]
 TRAIN_INPUT, EVAL_INPUT, TARGET = "train_input", "eval_input", "target"
 
 
@@ -58,6 +50,7 @@ def read_nlb(
         DataError: a file, group or array is missing or misshaped, or holds no counts; too few trials.
     """
     from neuroint.data.nlb.files import read_data  # which needs h5py
+    from neuroint.data.nlb.session import benchmark_session
 
     inputs = {
         _file(path, given, name, bin_ms): None for given, name in ((train_file, TRAIN_INPUT), (eval_file, EVAL_INPUT))
@@ -65,34 +58,8 @@ def read_nlb(
     target = path / (target_file or f"{TARGET}.h5")
     wanted = target if target_file or target.is_file() else None
     data = read_data(list(inputs), wanted, group_name(dataset, bin_ms))
-    counts = np.concatenate([data.counts["train"], data.counts["eval"]])
-    tiers = (*_training_tiers(len(data.counts["train"]), validation, seed), *[DEV_TEST] * len(data.counts["eval"]))
-    conditions = [data.conditions(split) for split in ("train", "eval")]
-    name = f"{dataset}_{bin_ms}ms"
-    session = trial_session(name, name, counts, tiers, _stimulus_ids(conditions, len(counts)), bin_s=bin_ms / 1000)
-    neurons = np.arange(counts.shape[2])
-    return [reconstructed(session, neurons[: data.held_in], neurons[data.held_in :], data.forward_bins)]
+    return [benchmark_session(data, dataset, bin_ms, validation, seed)]
 
 
 def _file(folder: Path, given: str | None, name: str, bin_ms: int) -> Path:
     return folder / (given or f"{group_name(name, bin_ms)}.h5")
-
-
-def _training_tiers(trials: int, validation: float, seed: int) -> list[str]:
-    chosen = max(1, round(validation * trials))
-    if chosen >= trials:
-        raise DataError(f"{trials} training trials cannot be split with validation={validation}; give more trials")
-    tiers = [TRAIN] * trials
-    for trial in generator(seed, "nlb_validation").permutation(trials)[:chosen]:
-        tiers[trial] = VALIDATION
-    return tiers
-
-
-def _stimulus_ids(conditions: list[np.ndarray | None], trials: int) -> np.ndarray:
-    """Equal numbers for trials of one condition; a trial of none has a number of its own."""
-    known = [found for found in conditions if found is not None]
-    own = np.arange(trials) + 1_000_000
-    if len(known) < len(conditions):
-        return own
-    found = np.concatenate(known)
-    return np.where(found < 0, own, found)
