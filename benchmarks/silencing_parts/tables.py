@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ RELATIONS = {
     "singly ~ told": "cost of silencing it alone ~ what its record alone tells",
     "singly ~ drives": "cost of silencing it alone ~ how much it drives",
 }
+KINDS = {"plain": "", "given": ", given rate and SNR"}
 AGREEMENTS = {"mean": "trained", "first": "trained, first layer", "untrained": "not trained"}
 
 
@@ -51,7 +52,7 @@ def _costs(groups: dict[str, list[Row]]) -> str:
             if held:
                 numbers = [_mean([row["co_bps"] for row in rows], "{:.3f}")]
                 numbers += [_mean([one[key] for one in held], "{:.3f}") for key in ("lost", "controls", "difference")]
-                tested = ", ".join(_p(one["p"]) for one in held)
+                tested = "; ".join(f"{_p(one['p'])}, {_span(one['interval'])}" for one in held)
                 lines.append(f"| {name} | {about} | {' | '.join(numbers)} | {tested} | {_cautions(held)} |")
     return "\n".join([*lines, *_drivers(groups)])
 
@@ -74,7 +75,8 @@ def _relations(groups: dict[str, list[Row]]) -> str:
     lines = ["| Spearman's correlation over held-in neurons | " + " | ".join(groups) + " |"]
     lines.append("|" + "---|" * (len(groups) + 1))
     for name, about in RELATIONS.items():
-        for kind, more in (("plain", ""), ("given", ", given rate and SNR")):
+        kinds = {"given": ", given rate and SNR"} if about.startswith("the same") else KINDS
+        for kind, more in kinds.items():
             held = [[row["relations"][name].get(kind) for row in rows] for rows in groups.values()]
             if all(found[0] is not None for found in held):
                 lines.append(f"| {about}{more} | " + " | ".join(_tested(found) for found in held) + " |")
@@ -97,6 +99,11 @@ def _agreements(groups: dict[str, list[Row]]) -> str:
             ]
             cells = [f"{one.correlation:.2f} (p {_p(one.p)}, W {one.kendall_w:.2f})" for one in found]
             lines.append(f"| {about}{more} | " + " | ".join(cells) + " |")
+    for kind, about in AGREEMENTS.items():
+        spreads = [[np.std(row["degrees"][kind]) / np.mean(row["degrees"][kind]) for row in r] for r in groups.values()]
+        lines.append(
+            f"| *SD of in-degree over its mean*, {about} | " + " | ".join(_mean(x, "{:.2f}") for x in spreads) + " |"
+        )
     return "\n".join(lines)
 
 
@@ -106,9 +113,13 @@ def _tested(found: list[list[float]]) -> str:
     return f"{_mean([r for r, _ in found], '{:.2f}')}; {small} of {len(found)}"
 
 
-def _mean(values: list[float], form: str) -> str:
+def _mean(values: Sequence[Any], form: str) -> str:
     told = [form.format(x) for x in (np.mean(values), min(values), max(values))]
     return f"{told[0]} ({told[1]} to {told[2]})"
+
+
+def _span(interval: list[float]) -> str:
+    return " to ".join(f"{x:.3f}" for x in interval)
 
 
 def _p(value: float) -> str:
