@@ -25,7 +25,7 @@ from recovery_parts.world import TRUTHS
 
 ROOT = Path(__file__).parent.parent
 QUICK = [f"oracle/high/{truth}/0/{design}" for truth in ("none", "pool") for design in ("static_*", "population_pool")]
-BEGIN, END = "<!-- tables begin -->", "<!-- tables end -->"
+SECTIONS = {"tables": ("oracle",), "cores": ("learned", "frozen")}  # of the page, and the modes whose tables stand there
 
 
 def work(cells: list[Cell], cache: Path, until: float) -> int:
@@ -63,7 +63,7 @@ def summary(cells: list[Cell], cache: Path) -> dict[str, Any]:
     }
     return {
         "cells": len(found),
-        "of": len(cells),
+        "of": {name: sum(cell.mode in modes for cell in cells) for name, modes in SECTIONS.items()},
         "wins": {f"{mode}/{snr}": verdicts(found, snr, mode) for mode in ("oracle", "learned", "frozen") for snr in
                  ("high", "low")},
         "reports_coupling": {k: v for k, v in reports.items() if v is not None},
@@ -73,13 +73,17 @@ def summary(cells: list[Cell], cache: Path) -> dict[str, Any]:
 
 
 def write_docs(found: dict[str, Any], command: str, page: Path) -> None:
-    """Put the tables between the marks of the page."""
+    """Put the tables between the marks of their sections of the page; a section without new cells stays as it is."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    about = f"`{command}`, commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}, "
-    about += f"{found['cells']} of {found['of']} cells.\n\n"
-    before, rest = page.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    page.write_text(f"{before}{BEGIN}\n{about}{markdown(found['rows'])}\n{END}{after}")
+    for section, modes in SECTIONS.items():
+        held = [row for row in found["rows"] if row["mode"] in modes]
+        if not held:
+            continue
+        about = f"`{command}`, commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}, "
+        about += f"{len(held)} of {found['of'][section]} cells.\n\n"
+        begin, end = f"<!-- {section} begin -->", f"<!-- {section} end -->"
+        before, rest = page.read_text().split(begin)
+        page.write_text(f"{before}{begin}\n{about}{markdown(held)}\n{end}{rest.split(end)[1]}")
 
 
 def main() -> None:
@@ -102,7 +106,7 @@ def main() -> None:
     left = 0 if options.tables_only else run(cells, options.cache, options.budget_minutes, options.processes)
     found = summary(cells, options.cache)
     print(markdown(found["rows"]))
-    print(f"\n{found['cells']} of {found['of']} cells; {left} left for want of time")
+    print(f"\n{found['cells']} of {sum(found['of'].values())} cells; {left} left for want of time")
     if options.out:
         Path(options.out).write_text(json.dumps(found, indent=1))
     if options.write_docs:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from sweeps import RATE, entering, events, record_of, write_question, write_recording
+from sweeps import events, record_of, write_question, write_recording
 from typer.testing import CliRunner
 
 from neuroint.cli import app
@@ -25,9 +25,9 @@ from neuroint.report import analyse, write_neurons
 from neuroint.results import read_moments
 from neuroint.runtime import LocalRuntime
 from neuroint.sweep import ensembling
-from neuroint.sweep.ensembling import choose, ensemble_arms
+from neuroint.sweep.ensembling import ensemble_arms
 from neuroint.sweep.scoring import keep_scores
-from neuroint.sweep.selection import METRIC, ArmError, finished_runs
+from neuroint.sweep.selection import METRIC, ArmError
 from neuroint.tracking import Journal
 from neuroint.train import score_weights, train_trial
 
@@ -168,33 +168,6 @@ def direct(folder: Path, key: str, tier: str):
 
 def told(folder: Path) -> list[tuple[str, str]]:
     return [(e["kind"], e["run"]) for e in events(folder) if e["kind"] in ("run_started", "test_read", "run_finished")]
-
-
-@pytest.mark.parametrize(
-    ("validation", "n"),
-    [([0.5], 1), ([0.5, 0.4], 1), ([0.1, 0.3, 0.3, 0.2], 2), ([-0.2, -0.1], 2), ([float("nan"), 0.2], 2)],
-)
-def test_the_fewest_runs_with_the_highest_validation_score_are_chosen(validation, n):
-    assert choose(validation) == n
-
-
-def test_nothing_is_chosen_where_no_score_is_defined():
-    with pytest.raises(ValueError, match=r"got validation scores \[nan, nan\]; expected one that is defined"):
-        choose([float("nan")] * 2)
-
-
-def test_finished_runs_of_search_and_confirmation_are_ranked_and_repeats_left_out(tmp_path):
-    journal = entering(tmp_path / "journal.jsonl")
-    journal("reference-none-0000", "finished", [0.2, 0.5])
-    journal("arm-none-0000", "finished", [0.5])  # the same values and seed: the same run once more
-    journal("arm-none-0001", "finished", [0.4], params={RATE: 0.02})
-    journal("arm-none-0002", "stopped", [0.9], params={RATE: 0.03})
-    journal("arm-none-0003", "finished", [float("nan")], params={RATE: 0.04})
-    journal("confirm-none-c0-s0", "finished", [0.6], phase="confirm", params={RATE: 0.05})
-    journal("arm-pool-0000", "finished", [0.9], arm="pool")
-    journal("ensemble-none", "finished", [0.9], phase="ensemble", params={RATE: 0.06})
-    found = [run.key for run in finished_runs(journal.record(), "none", [RATE])]
-    assert found == ["confirm-none-c0-s0", "reference-none-0000", "arm-none-0001"]
 
 
 def test_the_best_runs_are_averaged_and_a_bad_one_is_left_out(made, done):
@@ -422,9 +395,3 @@ def test_the_table_has_a_row_per_arm_and_says_what_was_there_already(call, folde
 def test_json_holds_what_the_table_shows(call, done):
     (found,) = json.loads(call(done.folder, "--arm", "none", "--json").stdout)
     assert found == {**vars(done.none), "already_there": True}
-
-
-def test_numbers_that_are_not_defined_are_null_in_json():
-    one = ensembling.Ensemble("NaN", SCORE, ["a"], 1, [float("nan")], 0.5, float("nan"), 0, 0, False)
-    (found,) = ensembling.as_json([one])
-    assert (found["arm"], found["validation"], found["dev_test"], found["dev_test_best"]) == ("NaN", [None], None, 0.5)

@@ -29,6 +29,7 @@ WITHOUT_STIMULUS = {
     "cross_area": "steinmetz2019",
     "within_area": "steinmetz2019",
     "s1_masked": "s1_reaching_kording/s1.npz",
+    "head_direction_masked": "head_direction_peyrache2015/head_direction.npz",
 }
 NULLS = ("none", "constant", "time_course")  # arms that read nothing
 

@@ -144,8 +144,9 @@ def markdown(found: list[Row]) -> str:
         parts[-1] += f"\n\nExplained variance of single responses, median over neurons: {_reliability(found, snr)}."
         parts.append(f"### Known drive, {snr} SNR: norm of the coupling found, less that of the none-truth twin\n")
         parts[-1] += "\n" + _coupling(found, mode="oracle", snr=snr)
-    parts.append(f"### What the right designs recover (high SNR)\n\n{_recovered(found)}")
-    parts.append(f"### Recorded-fed minus prediction-fed, single-trial R2\n\n{_fed(found)}")
+    if parts:
+        parts.append(f"### What the right designs recover (high SNR)\n\n{_recovered(found)}")
+        parts.append(f"### Recorded-fed minus prediction-fed, single-trial R2\n\n{_fed(found)}")
     parts += [
         f"### Core {mode}, high SNR: noise-free FEVE\n\n{_feve(found, mode=mode, snr='high')}"
         for mode in ("learned", "frozen")
