@@ -25,7 +25,7 @@ from recovery_parts.world import TRUTHS
 
 ROOT = Path(__file__).parent.parent
 QUICK = [f"oracle/high/{truth}/0/{design}" for truth in ("none", "pool") for design in ("static_*", "population_pool")]
-SECTIONS = {"tables": ("oracle",), "cores": ("learned", "frozen")}  # of the page, and the modes whose tables stand there
+SECTIONS = {"tables": ("oracle",), "cores": ("learned", "frozen")}  # of the page: the modes that it shows
 
 
 def work(cells: list[Cell], cache: Path, until: float) -> int:

@@ -123,7 +123,7 @@ class WithReadout(nn.Module):
 def build(name: str, dropout: float) -> dict[str, WithReadout]:
     """The shipped model and the plain one, with the same weights."""
     torch.manual_seed(0)
-    rates = {key: dropout for key in ("dropout", "dropout_rates", "dropout_embedding")}
+    rates = dict.fromkeys(("dropout", "dropout_rates", "dropout_embedding"), dropout)
     core: Any = registry.cores[name].build(SIZE | rates, {"observed_channels": SHOWN, "n_neurons": NEURONS})
     facts = {"feature_shape": core.feature_shape, "n_neurons": NEURONS, "mean_drive": np.full(NEURONS, -3, np.float32)}
     readout: Any = registry.readouts["linear"].build({}, facts)
