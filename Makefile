@@ -18,8 +18,9 @@ setup: .venv/ready
 	touch $@
 
 demo/data: .venv/ready
-	rm -rf demo/data
-	$(BIN)/neuroint data simulate v1 demo/data --preset tiny --seed 1 --set pool=8 --set train_clips=32
+	rm -rf demo/data demo/unfinished
+	$(BIN)/neuroint data simulate v1 demo/unfinished --preset tiny --seed 1 --set pool=8 --set train_clips=32
+	mv demo/unfinished demo/data
 
 demo: demo/data
 	$(BIN)/neuroint run search_spaces/quickstart.yaml --data demo/data --results demo/results

@@ -3,7 +3,8 @@
 Every searched choice is set at the value given by ``--set path=value``, or else at the middle of its range. The weights
 of the epoch with the best validation score are read once on dev-test. On files of the Neural Latents Benchmark all of
 its scores are printed and, where ``truth.h5`` is there, R2 to the true rates of held-out neurons (mean over neurons,
-inside the window). A line of JSON per run, then a table: mean and range over seeds, and paired gain over the first arm.
+inside the window). A line of JSON per run, then a table: mean and range over seeds, and the paired gain over the first
+arm with its interval. ``--rows FILES`` makes the table of lines that were printed before, and trains nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from scipy.stats import t
 
 from neuroint.config import TrialConfig, load_sweep
 from neuroint.data.base import Inputs, Session
@@ -37,6 +39,10 @@ SCORES = ("co_bps", "neuron_bps", "rate_r2", "vel R2", "psth R2", "fp-bps")
 def main() -> None:
     """Train, score, print."""
     given = _arguments()
+    if given.rows:
+        lines = [line for file in given.rows for line in file.read_text().splitlines() if line.startswith("{")]
+        print(table([json.loads(line) for line in lines]))
+        return
     torch.set_num_threads(given.threads)
     sweep = load_sweep(given.file)
     sweep = replace(sweep, data=replace(sweep.data, path=str(given.data)))
@@ -56,7 +62,8 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--rows", type=Path, nargs="+", metavar="FILE", help="lines that were printed before")
     parser.add_argument("--arms", nargs="*")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -124,18 +131,26 @@ def _benchmark(config: TrialConfig, session: Session, weights: Path, path: Path)
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Mean and range over seeds; the last column is the paired gain in co-bps over the first arm."""
+    """Mean and range over seeds; then the gain in co-bps over the first arm, paired by seed, with its interval."""
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     names = [name for name in SCORES if any(name in row for row in rows)]
-    lines = [f"| arm | {' | '.join(names)} | gain in co_bps | seconds |", "|" + "---|" * (len(names) + 3)]
+    lines = [f"| arm | {' | '.join(names)} | gain in co_bps (95 %) | seconds |", "|" + "---|" * (len(names) + 3)]
     first = {row["seed"]: row["co_bps"] for row in rows if row["arm"] == arms[0]}
     for arm in arms:
         held = [row for row in rows if row["arm"] == arm]
         cells = [_cell([row[name] for row in held if name in row]) for name in names]
         gains = [row["co_bps"] - first[row["seed"]] for row in held if row["seed"] in first]
         seconds = np.mean([row["seconds"] for row in held])
-        lines.append(f"| {arm} | {' | '.join(cells)} | {_cell(gains)} | {seconds:.0f} |")
+        lines.append(f"| {arm} | {' | '.join(cells)} | {interval(gains)} | {seconds:.0f} |")
     return "\n".join(lines)
+
+
+def interval(values: list[float]) -> str:
+    """Mean and 95 % interval of Student's t over seeds: what the seed alone does, not the choice of neurons."""
+    if len(values) < 2:
+        return _cell(values)
+    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return f"{np.mean(values):+.3f} ({np.mean(values) - half:+.3f} to {np.mean(values) + half:+.3f})"
 
 
 def _cell(values: list[float]) -> str:

@@ -66,19 +66,22 @@ def plan(file: File, data: Data = None, sets: Sets = None, smoke: Smoke = False,
 
 def _plan(file: Path, data: str | None, sets: list[str] | None, smoke: bool, as_json: bool) -> None:
     from neuroint.config import load_sweep
+    from neuroint.data.opening import read_through
     from neuroint.recordings import open_data
     from neuroint.sweep.planning import plan_sweep, summarize_arms, untestable
 
     sweep = load_sweep(file, tuple(sets or ()), data, smoke)
     sessions = open_data(sweep.data)
+    read_through(sessions)
     summarize_arms(sweep, sessions)
     print(f"one step of every corner of {len(sweep.arms)} arms", file=sys.stderr)
     arms = plan_sweep(sweep, sessions, lambda arm: print(f"  {arm}", file=sys.stderr))
-    head = f"{'arm':<28}{'information':<18}{'parameters':>12}{'GFLOP/step':>12}{'trials':>8}"
+    width = max(len(a.name) for a in arms) + 2
+    head = f"{'arm':<{width}}{'information':<18}{'parameters':>12}{'GFLOP/step':>12}{'trials':>8}"
     head += f"{'corners':>9}{'s/step':>9}{'MB':>8}{'hours':>8}"
     rows = [
-        f"{a.name:<28}{a.information:<18}{a.parameters:>12,}{a.flops_per_step / 1e9:>12.2f}{a.trials:>8}{a.corners:>9}"
-        f"{a.seconds_per_step:>9.3f}{a.peak_memory_mb:>8.0f}{a.hours:>8.2f}"
+        f"{a.name:<{width}}{a.information:<18}{a.parameters:>12,}{a.flops_per_step / 1e9:>12.2f}{a.trials:>8}"
+        f"{a.corners:>9}{a.seconds_per_step:>9.3f}{a.peak_memory_mb:>8.0f}{a.hours:>8.2f}"
         for a in arms
     ]
     notes = [f"not matched to {sweep.reference}: {a.name}: {a.unmatched}" for a in arms if a.unmatched]
@@ -248,6 +251,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Print a card of a data set: sessions, tiers, repeats, responses, SNR, and every fault found."""
+    from neuroint.data.base import DataError
     from neuroint.data.card import inspect as make_card
     from neuroint.data.card import render
     from neuroint.data.card_figure import draw
@@ -256,10 +260,17 @@ def inspect(
     with _bad_input():
         options = _reading_options(mapping, role)
         faults = find_faults(path, reader, options)
-        sessions = [] if faults else open_sessions(path, reader, options)
-        card = make_card(sessions, faults)
+        try:
+            sessions = open_sessions(path, reader, options)
+            card = make_card(sessions, faults)
+        except DataError:
+            if not faults:
+                raise
+            sessions, card = [], make_card([], faults)  # what hinders it is among them
         if figure is not None and sessions:
             draw(card, sessions, figure)
+    if figure is not None and not sessions:
+        print(f"{figure} was not drawn: the recordings cannot be opened with these faults", file=sys.stderr)
     _print(card.as_dict(), render(card), as_json)
     raise typer.Exit(BAD_INPUT if card.faults else 0)
 
@@ -300,12 +311,20 @@ def simulate(
 
     with _bad_input():
         options = {"preset": preset, "seed": seed}
-        options |= {name: yaml.safe_load(value) for name, _, value in (text.partition("=") for text in sets or ())}
+        options |= {name: yaml.safe_load(value) for name, value in map(_choice, sets or ())}
         component = simulators[world]
         choices, faults = component.validate(options)
         if faults:
             raise ValueError(f"simulator '{world}': " + "; ".join(faults))
         print(component.factory(out, **choices))
+    print(f"look at it: neuroint data inspect {out}", file=sys.stderr)
+
+
+def _choice(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"--set got {text!r}, expected name=value, such as neurons=50")
+    return name, value
 
 
 @data_app.command()

@@ -151,6 +151,7 @@ def test_set_and_smoke_reach_the_configuration(call, file, recording):
         (("plan", "FILE", "--data", "DATA", "--set", "resources.workers=3"), "cannot be shared by 3 workers"),
         (("list", "coers"), "Did you mean 'cores'"),
         (("data", "inspect", "/nowhere"), "'/nowhere' does not exist"),
+        (("data", "simulate", "v1", "/nowhere", "--set", "neurons"), "--set got 'neurons', expected name=value"),
         (("data", "inspect", "DATA", "--role", "responses"), "expected role=array"),
         (("data", "inspect", "DATA", "--mapping", "/no.yaml"), "No such file"),
         (("data", "inspect", "DATA", "--mapping", os.devnull), "is empty; a mapping is 'role: array' pairs"),
@@ -256,13 +257,47 @@ def test_inspect_prints_a_card_and_json(call, recording):
     assert json.loads(call("data", "inspect", recording, "--json").out)
 
 
-def test_inspect_exits_with_2_and_lists_the_faults(call, recording, tmp_path):
+def test_inspect_exits_with_2_lists_the_faults_and_says_that_no_figure_was_drawn(call, recording, tmp_path):
     shutil.copytree(recording, tmp_path / "torn")
     video = next((tmp_path / "torn").rglob("videos/3.npy"))
     video.write_bytes(video.read_bytes()[:200])
-    done = call("data", "inspect", tmp_path / "torn")
+    done = call("data", "inspect", tmp_path / "torn", "--figure", tmp_path / "card.png")
     assert done.code == 2
     assert "videos/3.npy" in done.out
+    assert "card.png was not drawn: the recordings cannot be opened with these faults" in done.err
+    assert not (tmp_path / "card.png").exists()
+
+
+def test_inspect_shows_the_card_beside_faults_that_a_reader_tolerates(call, recording, tmp_path):
+    shutil.copytree(recording, tmp_path / "cut")
+    behavior = next((tmp_path / "cut").rglob("behavior/3.npy"))
+    shorter = np.load(behavior)
+    shorter[:, 79:] = np.nan
+    np.save(behavior, shorter)
+    done = call("data", "inspect", tmp_path / "cut", "--figure", tmp_path / "card.png")
+    assert done.code == 2
+    assert "1 session of 1 animal, 6 neurons" in done.out
+    assert "clip 3 has different numbers of valid frames" in done.out
+    assert (tmp_path / "card.png").exists()
+
+
+@pytest.fixture
+def holed(recording, tmp_path):
+    """A recording in which one response inside a scored clip is NaN, beyond the first row of neurons."""
+    shutil.copytree(recording, tmp_path / "holed")
+    file = next((tmp_path / "holed").rglob("responses/17.npy"))
+    counts = np.load(file)
+    counts[4, 30] = np.nan
+    np.save(file, counts)
+    return tmp_path / "holed"
+
+
+def test_a_hole_in_any_clip_is_told_before_anything_is_trained(refused, file, holed, tmp_path):
+    words = ("--data", holed)
+    for said in (refused("plan", file, *words), refused("run", file, *words, "--results", tmp_path / "results")):
+        assert "clip 17, of the tier dev_test: session dynamic" in said
+        assert "responses" in said
+    assert not (tmp_path / "results").exists()
 
 
 ROLES = {"video": "movie", "responses": "spikes", "split": {"block_frames": 50, "gap_frames": 10}}

@@ -52,6 +52,10 @@ from neuroint.config import ConfigError, parse_sweep
             "data.options: withheld_fraction: got 2: input should be less than or equal to 1",
         ),
         ({"resources": {"workers": 0}}, "resources.workers: got 0: input should be greater than or equal to 1"),
+        (
+            {"resources": {"gpus_per_worker": 1.5}},
+            "resources.gpus_per_worker: got 1.5, expected a share of one card or whole cards",
+        ),
         ({"seed": True}, "seed: got True, expected a whole number from 0 on"),
         ({"seed": -1}, "seed: got -1, expected a whole number"),
         ({"seed": 2**70}, f"seed: got {2**70}, expected a whole number of at most"),

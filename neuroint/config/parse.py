@@ -62,6 +62,7 @@ def parse_sweep(
     found += _identity_faults(raw, arms)
     found += _name_faults(sections)
     found += _link_faults(sound, sections["score"].get("metric", ScoreConfig.metric))
+    found += _resource_faults(sections["resources"])
     found += _budget_faults(sound, sections["search"], raw.get("reference"))
     if len(sound) == len(arms):
         sections["search"]["points"] = _points(arms, sections["search"].get("points", []), found)
@@ -230,6 +231,12 @@ def _verdict_faults(score: Mapping[str, Any]) -> Iterator[str]:
         yield "score.smallest_effect: got 0, expected the smallest difference of the score that would matter, above 0"
     if (alpha := score.get("alpha", ScoreConfig.alpha)) >= HALF:
         yield f"score.alpha: got {alpha}, expected an error rate below {HALF}, such as 0.05"
+
+
+def _resource_faults(resources: Mapping[str, Any]) -> Iterator[str]:
+    gpus = resources.get("gpus_per_worker", 0)
+    if gpus > 1 and gpus != int(gpus):
+        yield f"resources.gpus_per_worker: got {gpus}, expected a share of one card or whole cards: Ray gives no others"
 
 
 def _unknown(where: str, name: str, known: Registry[Any], *more: str) -> Iterator[str]:

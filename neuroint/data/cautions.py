@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 
 WORDS = ("coupling", "interaction", "normalization")
+NEAR = 0.75  # of difflib: letters that a misspelled word shares with the right one
 # What is not concluded about, by the stem of a word.
 _STEMS = {r"\bcoupl": "coupling", r"\binteract": "coupling", r"\bnormali[sz]": "normalization"}
 _FORBIDS = re.compile(r"(?P<why>.+?):\s*no\s+(?P<what>.+)", re.IGNORECASE)
@@ -28,6 +30,13 @@ def checked(caution: str) -> str:
             f"first, such as 'cells pooled over animals: no coupling'. Conclusions that can be forbidden: "
             f"{', '.join(WORDS)}; leave these words out of any other remark"
         )
+    match = _FORBIDS.fullmatch(" ".join(caution.split()))
+    for word in [] if match is None or forbidden(caution) else match["what"].lower().split():
+        if meant := get_close_matches(word, WORDS, 1, NEAR):
+            raise ValueError(
+                f"forbids {word!r}, which is no conclusion; did you mean '{match['why']}: no {meant[0]}'? Conclusions "
+                f"that can be forbidden: {', '.join(WORDS)}"
+            )
     return caution
 
 

@@ -6,15 +6,18 @@ import inspect
 import os
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-from neuroint.data.base import DataError, Session
+import numpy as np
+
+from neuroint.data.base import UNUSED, DataError, Session
 from neuroint.registry import Component, readers
 
 AUTO = "auto"
+SHOWN = 5  # faults of clips in a message
 NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -45,6 +48,26 @@ def open_sessions(path: str | Path, reader: str = AUTO, options: Mapping[str, An
         )
     _refuse_equal_names(where, sessions)
     return sessions
+
+
+def read_through(sessions: Sequence[Session]) -> None:
+    """Read every clip in use once, so that what no model can be given is found before one is trained.
+
+    Opening a folder looks at headers and first rows only; this reads it all: milliseconds a clip.
+
+    Raises:
+        DataError: clips that cannot be read, or hold NaN or infinite values where they are valid; the first of them.
+    """
+    faults = []
+    for session in sessions:
+        for clip in np.flatnonzero(np.asarray(session.tiers) != UNUSED):
+            try:
+                session.source.read(int(clip), 0, int(session.lengths[clip]))
+            except DataError as error:
+                faults.append(f"clip {clip}, of the tier {session.tiers[clip]}: {error}")
+    if faults:
+        more = f"; and {len(faults) - SHOWN} more clips" if len(faults) > SHOWN else ""
+        raise DataError("; ".join(faults[:SHOWN]) + more)
 
 
 def find_faults(path: str | Path, reader: str = AUTO, options: Mapping[str, Any] = NO_OPTIONS) -> list[str]:

@@ -9,7 +9,7 @@ from neuroint.data.base import DEV_TEST, FINAL_TEST
 from neuroint.report import tables
 from neuroint.report.findings import Findings
 from neuroint.report.tables import Table
-from neuroint.report.wording import answer, at_odds, by_snr, for_whom, sample, words_of
+from neuroint.report.wording import answer, at_odds, by_jackknife, by_snr, could_hide, for_whom, sample, words_of
 
 
 def markdown(findings: Findings) -> str:
@@ -56,7 +56,17 @@ def _verdicts(findings: Findings) -> list[str]:
 
 
 def _whom(contrast) -> list[str]:
-    return [f"{text}." for text in (for_whom(contrast), by_snr(contrast), at_odds(contrast)) if text]
+    return [
+        f"{text}."
+        for text in (
+            could_hide(contrast),
+            by_jackknife(contrast),
+            for_whom(contrast),
+            by_snr(contrast),
+            at_odds(contrast),
+        )
+        if text
+    ]
 
 
 def _bullets(title: str, lines: Sequence[str]) -> str:

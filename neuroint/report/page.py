@@ -15,7 +15,19 @@ from neuroint.report.neuron_figures import MOST_MAPS, draw_neurons
 from neuroint.report.style import CSS
 from neuroint.report.svg import Panel
 from neuroint.report.tables import Table
-from neuroint.report.wording import answer, at_odds, counted, for_whom, interval, p_value, sample, signed, words_of
+from neuroint.report.wording import (
+    answer,
+    at_odds,
+    by_jackknife,
+    could_hide,
+    counted,
+    for_whom,
+    interval,
+    p_value,
+    sample,
+    signed,
+    words_of,
+)
 
 _LONG_WORD = 30  # characters
 # Nothing may be loaded or run, whatever a name or a traceback holds.
@@ -93,7 +105,9 @@ def _size(contrast: Contrast) -> str:
         seen = f"<p>Seen, untested: {signed(contrast.difference)}.</p>" if contrast.differences else ""
         return f"<p>{escape(contrast.obstacle[:1].upper() + contrast.obstacle[1:])}.</p>\n{seen}"
     sure = f"{p_value(contrast.p)}; {interval(contrast)}"
-    return f'<p class="big">{signed(contrast.difference)} <small>{escape(contrast.metric)}</small></p>\n<p>{sure}</p>\n'
+    more = "".join(f'<p class="soft">{text}.</p>\n' for text in (could_hide(contrast), by_jackknife(contrast)) if text)
+    size = f'<p class="big">{signed(contrast.difference)} <small>{escape(contrast.metric)}</small></p>\n'
+    return f"{size}<p>{sure}</p>\n{more}"
 
 
 def _whom(contrast: Contrast) -> str:

@@ -206,7 +206,7 @@ def table(findings: Findings, tier: str = DEV_TEST) -> RichTable:
 _NAME: dict[str, Any] = {"justify": "left", "overflow": "fold", "min_width": 6}
 _NUMBER: dict[str, Any] = {"justify": "right", "no_wrap": True}
 _VERDICT: dict[str, Any] = {"justify": "left", "overflow": "fold", "min_width": 13}
-_SHORT = {"validation": "valid.", "dev-test": "test", "final test": "final", "difference": "diff."}
+_SHORT = {"validation": "valid.", "dev-test": "dev", "final test": "final", "difference": "diff."}
 
 
 def _tight(cell: str) -> str:

@@ -65,6 +65,31 @@ def interval(contrast: Contrast) -> str:
     return f"{1 - contrast.alpha:.0%} interval {signed(low)} to {signed(high)}"
 
 
+def by_jackknife(contrast: Contrast) -> str:
+    """Say why a difference over stimuli is not the difference of the two mean scores that stand beside it."""
+    if contrast.unit != "stimulus" or not contrast.differences:
+        return ""
+    return (
+        "Estimated over held-out stimuli by the jackknife, which takes off the bias of a score of few frames: it is "
+        "not the difference of the two mean scores"
+    )
+
+
+def could_hide(contrast: Contrast) -> str:
+    """Say how large a difference would have gone unnoticed, where none was shown and one that matters may be there."""
+    half = (contrast.interval[1] - contrast.interval[0]) / 2
+    if (
+        contrast.verdict != "not_supported"
+        or not math.isfinite(half)
+        or contrast.interval[1] <= contrast.smallest_effect
+    ):
+        return ""
+    return (
+        f"This does not say that there is no difference: the interval reaches {signed(contrast.interval[1])}, and "
+        f"what is smaller than about {half:.2g} cannot be told from 0 with these units and seeds"
+    )
+
+
 def counted(count: int, singular: str, plural: str | None = None) -> str:
     """Write a count with its noun."""
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"

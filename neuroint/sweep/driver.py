@@ -10,6 +10,7 @@ from pathlib import Path
 from neuroint.config import SweepConfig, load_sweep
 from neuroint.data.base import DEV_TEST, FINAL_TEST, Session
 from neuroint.data.hashing import fingerprint
+from neuroint.data.opening import read_through
 from neuroint.recordings import open_data
 from neuroint.report import write_neurons, write_report
 from neuroint.sweep.claim import check_claim, claimed, rooted
@@ -64,6 +65,7 @@ def run_sweep(
     check_claim(folder, sweep, resume)
     sessions = open_data(sweep.data)
     check_data(folder, sessions)
+    read_through(sessions)
     arms = summarize_arms(sweep, sessions)
     warn_of_untestable(sessions)
     check_reachable(uri)

@@ -63,6 +63,11 @@ def fair_control(
     return None
 
 
+def has_controls(config: TrialConfig, reference: TrialConfig, extra_per_neuron: float) -> bool:
+    """Whether any registered control stands against an arm: none does against a control, or another core."""
+    return any(True for _ in _controls(config, reference, extra_per_neuron))
+
+
 def _controls(config: TrialConfig, reference: TrialConfig, extra_per_neuron: float) -> Iterator[tuple[str, Spec]]:
     lags = min(max(round(extra_per_neuron), 1), LONGEST_FILTER)
     alone = {"interaction": Spec("own_drive_filter", {"lags": lags}), "normalization": Spec("static_saturation")}

@@ -11,7 +11,7 @@ from neuroint.data.base import DEV_TEST, VALIDATION, Session
 from neuroint.data.plan import evaluation_plan
 from neuroint.fit import model_for, start
 from neuroint.model import PopulationModel
-from neuroint.sweep.matching import fair_control
+from neuroint.sweep.matching import fair_control, has_controls
 from neuroint.sweep.rehearsal import RehearsalError, Rehearsed, first_step, rehearse_apart, training_plan
 from neuroint.sweep.samplers import ARMS, REFERENCE, budget, runs_planned
 
@@ -164,11 +164,10 @@ def _unmatched(reference: str, arm: str, largest: dict[str, Rehearsed], sessions
         mine.config, mine.size, theirs.config, extra, lambda config: first_step(config, sessions)[-1]
     )
     alike = [name for name, one in largest.items() if name != arm and one.size.matches(mine.size)]
-    return (
-        f"{mine.size.against(theirs.size)}; "
-        + (f"a matched control is {control}" if control else "no registered control is matched")
-        + (f"; of this size here: {', '.join(alike)}" if alike else "")
-    )
+    said = [mine.size.against(theirs.size)]
+    if has_controls(mine.config, theirs.config, extra):
+        said.append(f"a matched control is {control}" if control else "no registered control is matched")
+    return "; ".join([*said, *([f"of this size here: {', '.join(alike)}"] if alike else [])])
 
 
 def _corners(sweep: SweepConfig, arm: str) -> Iterator[TrialConfig]:

@@ -90,6 +90,11 @@ def _check_sqlite(tracking_uri: str, timeout_s: float) -> None:
     path = _database(tracking_uri)
     if path is None or not path.is_absolute():
         raise TrackingError(f"tracking URI {tracking_uri!r}: expected sqlite:/// and an absolute path, so four slashes")
+    if odd := sorted(set("?#%") & set(str(path))):
+        raise TrackingError(
+            f"tracking database {path}: {' and '.join(odd)} in its path would be read as part of an address; expected "
+            "a path without them; give another --results folder"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path if path.exists() else path.parent, os.W_OK):

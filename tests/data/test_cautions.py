@@ -41,3 +41,11 @@ def test_a_caution_forbids_what_it_names_after_a_colon_and_no(caution, subjects,
 def test_a_caution_that_names_a_conclusion_without_forbidding_it_is_refused(caution):
     with pytest.raises(DataError, match=r"'why: no (coupling|normalization)'.*coupling, interaction, normalization"):
         read("bins unknown", caution)
+
+
+@pytest.mark.parametrize(
+    ("caution", "meant"), [("cells pooled: no cuopling", "coupling"), ("one depth: no nromalization", "normalization")]
+)
+def test_a_misspelled_conclusion_is_refused_with_the_nearest(caution, meant):
+    with pytest.raises(DataError, match=rf"is no conclusion; did you mean '.*: no {meant}'.*coupling, interaction"):
+        read("bins unknown", caution)

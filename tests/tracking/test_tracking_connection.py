@@ -136,6 +136,13 @@ def test_a_database_that_cannot_be_used_is_told(tmp_path):
         check_reachable("sqlite:///mlflow.db")
 
 
+@pytest.mark.parametrize("name", ["why?", "50%20off", "run#3"])
+def test_a_folder_whose_name_would_be_read_as_part_of_an_address_is_refused(tmp_path, name):
+    with pytest.raises(TrackingError, match=r"would be read as part of an address; .*give another --results folder"):
+        check_reachable(default_uri(tmp_path / name))
+    assert not (tmp_path / name).exists()
+
+
 def test_a_folder_without_permission_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # tests may run as root, who may do all
     with pytest.raises(TrackingError, match="no permission to write; expected a SQLite file in a folder that can be"):
