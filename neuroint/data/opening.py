@@ -47,6 +47,7 @@ def open_sessions(path: str | Path, reader: str = AUTO, options: Mapping[str, An
             f"{_other_format(where, component)}"
         )
     _refuse_equal_names(where, sessions)
+    _refuse_copies(where, sessions)
     return sessions
 
 
@@ -161,3 +162,24 @@ def _refuse_equal_names(where: Path, sessions: list[Session]) -> None:
             f"'{where}' holds several sessions called {', '.join(equal)}; a name must be unique: rename the files, or "
             "set 'session' in the mapping"
         )
+
+
+def _refuse_copies(where: Path, sessions: list[Session]) -> None:
+    """Refuse one recording under two names: as two animals it would count twice in every verdict."""
+    seen: dict[str, Session] = {}
+    for session in sessions:
+        first = seen.setdefault(session.fingerprint or session.name, session)
+        if first is not session and _same_first_clip(first, session):
+            raise DataError(
+                f"'{where}': sessions {first.name} and {session.name} hold the same recording, which would count as "
+                "two; expected a recording under one name: remove one of them"
+            )
+
+
+def _same_first_clip(one: Session, other: Session) -> bool:
+    """Whether the first clips in use are alike: a fingerprint is made of sizes and statistics, where there are any."""
+    used = int(np.flatnonzero(np.asarray(one.tiers) != UNUSED)[0])
+    if one.tiers != other.tiers or one.lengths[used] != other.lengths[used]:
+        return False
+    read = [session.source.read(used, 0, int(one.lengths[used])).responses for session in (one, other)]
+    return np.array_equal(*read, equal_nan=True)

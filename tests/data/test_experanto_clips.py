@@ -203,7 +203,7 @@ def test_a_folder_may_hold_several_sessions_of_several_animals(tmp_path):
     write_experanto(tmp_path, name="two", meta={"scan_key": key})
     write_experanto(tmp_path, name="three")
     (tmp_path / "notes").mkdir()
-    found = open_sessions(tmp_path)
+    found = read_experanto(tmp_path)
     assert [(s.name, s.animal) for s in found] == [("17797-4-7", "17797"), ("three", "three"), ("17797-8-5", "17797")]
     assert len({session.fingerprint for session in found}) == 1, "the same numbers"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,13 @@ def test_a_sensorium_folder_is_opened_by_its_own_reader(tmp_path):
 def test_a_recording_of_another_format_than_the_reader_that_is_fixed_is_recognized(tmp_path):
     with pytest.raises(DataError, match=r"looks like reader arrays, and was read as 'sensorium2023': set data.reader"):
         open_sessions(recording(tmp_path), "sensorium2023")
+
+
+def test_one_recording_under_the_names_of_two_animals_is_refused(tmp_path):
+    folder = write_static(tmp_path)
+    shutil.copytree(folder, tmp_path / folder.name.replace(folder.name.split("-")[0], "static90009"))
+    with pytest.raises(DataError, match=r"hold the same recording, which would count as two; .* remove one of them"):
+        open_sessions(tmp_path)
 
 
 def test_a_missing_path_is_refused(tmp_path):
