@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import shlex
 import subprocess
+import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,12 @@ def run(cells: list[Cell], cache: Path, minutes: float, processes: int) -> int:
     until = time.time() + 60 * minutes
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
     with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
-        return sum(future.result() for future in [pool.submit(work, group, cache, until) for group in worlds])
+        waiting = [pool.submit(work, group, cache, until) for group in worlds]
+        try:
+            return sum(future.result() for future in as_completed(waiting))
+        except Exception:  # told at once, not when all the others have ended
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def summary(cells: list[Cell], cache: Path) -> dict[str, Any]:
@@ -110,7 +117,7 @@ def main() -> None:
     if options.out:
         Path(options.out).write_text(json.dumps(found, indent=1))
     if options.write_docs:
-        write_docs(found, "python benchmarks/recovery.py --write-docs", ROOT / "docs" / "recovery.md")
+        write_docs(found, shlex.join(["python", "benchmarks/recovery.py", *sys.argv[1:]]), ROOT / "docs" / "recovery.md")
 
 
 if __name__ == "__main__":

@@ -128,8 +128,14 @@ def poisson(rates: Tensor, responses: Tensor) -> Tensor:
 
 
 def fit(model: PopulationModel, train: Split, validation: Split, training: Training, seed: int) -> dict[str, Any]:
-    """Train on all crops at every step; the model ends with the weights of the best validation loss."""
+    """Train on all crops at every step; the model ends with the weights of the best validation loss.
+
+    A model without anything to train, such as no design behind a frozen core, stays as it is.
+    """
     torch.manual_seed(seed)
+    if not any(p.requires_grad for p in model.parameters()):
+        loss = validation_loss(model, validation)
+        return dict.fromkeys(("validation_loss", "last_validation_loss", "first_validation_loss"), loss)
     optimizer = registry.optimizers["adamw"].factory(
         [{"params": [p for p in model.parameters() if p.requires_grad]}],
         learning_rate=training.learning_rate,

@@ -12,7 +12,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 from recovery_parts.designs import CONTROL, DESIGNS, Design
-from recovery_parts.fitting import SESSION, drive_as_stimulus, model_on_known_drive, split
+from recovery_parts.fitting import SESSION, Training, drive_as_stimulus, fit, model_on_known_drive, split
 from recovery_parts.scores import against, coupling_of, effects, noise_correlations, profile
 from recovery_parts.tables import mean_of, reports_coupling
 from recovery_parts.world import Clips, Known
@@ -51,6 +51,16 @@ def test_what_is_measured_of_a_coupled_model_is_its_coupling(fed):
     off = ~np.eye(NEURONS, dtype=bool)
     np.testing.assert_allclose(coupling_of(found)[off], coupling[off], atol=1e-4)
     np.testing.assert_allclose(found["instant"], 0, atol=1e-6)
+
+
+def test_nothing_behind_a_frozen_core_is_left_as_it_is():
+    world = small_world()
+    model = model_on_known_drive(world, DESIGNS["none"]).requires_grad_(requires_grad=False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    part = split(world.clips["train"], drive_as_stimulus(world.clips["train"]))
+    about = fit(model, part, part, Training(steps=2, check_every=1), seed=0)
+    assert about["validation_loss"] == about["first_validation_loss"]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_model_without_interaction_has_no_effects_between_neurons():
