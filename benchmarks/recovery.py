@@ -117,7 +117,8 @@ def main() -> None:
     if options.out:
         Path(options.out).write_text(json.dumps(found, indent=1))
     if options.write_docs:
-        write_docs(found, shlex.join(["python", "benchmarks/recovery.py", *sys.argv[1:]]), ROOT / "docs" / "recovery.md")
+        command = shlex.join(["python", "benchmarks/recovery.py", *sys.argv[1:]])
+        write_docs(found, command, ROOT / "docs" / "recovery.md")
 
 
 if __name__ == "__main__":
