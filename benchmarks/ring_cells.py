@@ -22,6 +22,7 @@ from jaxtyping import Float
 from ring_parts.fitting import model_with, windows
 from ring_recovery import put_between_marks
 from scipy.ndimage import gaussian_filter1d
+from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional
 
@@ -143,12 +144,29 @@ def scores(model: Any, cells: Cells, seed: int, draws: int) -> dict[str, Any]:
     }
 
 
+def baselines(cells: Cells) -> dict[str, float]:
+    """What needs no network: correlations awake in place of couplings, and REM activity that stays as it was.
+
+    Rank correlation off the diagonal of next-bin correlations awake with the two matrices, and mean correlation of REM
+    activity with that 250 ms before.
+    """
+    off = ~np.eye(cells.rates.shape[2], dtype=bool)
+    awake = next_bin_correlation(cells.rates.reshape(-1, cells.rates.shape[2]))
+    near = np.cos(cells.preferred[:, None] - cells.preferred[None, :])
+    found = {
+        "preferred": spearmanr(awake[off], near[off]).statistic,
+        "rem": spearmanr(awake[off], next_bin_correlation(cells.rem)[off]).statistic,
+    }
+    stays = _correlations(torch.from_numpy(cells.rem[:-AHEAD_BINS]), torch.from_numpy(cells.rem[AHEAD_BINS:])).mean()
+    return {**{name: float(value) for name, value in found.items()}, "rem_ahead": float(stays)}
+
+
 def _told(found: Agreement) -> dict[str, float]:
     return {"score": found.correlation, "null_max": float(found.null.max()), "p": found.p}
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """A line for each seed."""
+def markdown(rows: list[dict[str, Any]], without: dict[str, float]) -> str:
+    """A line for each seed, and one for what needs no network."""
     names = {
         "preferred": "cos of preferred directions",
         "rem": "REM correlations",
@@ -159,6 +177,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         cells = [f"{row[k]['score']:.3f} (p {row[k]['p']:.3g}; largest null {row[k]['null_max']:.3f})" for k in names]
         share = row["open_loop_mse"] / row["open_loop_mse_of_constant"]
         lines.append(f"| {row['seed']} | {share:.3f} | " + " | ".join(cells) + " |")
+    lines.append("| without a network | | " + " | ".join(f"{without[k]:.3f}" for k in names) + " |")
     return "\n".join(lines)
 
 
@@ -177,12 +196,13 @@ def main() -> None:
     for seed in range(options.seeds):
         rows.append(scores(fit(cells, seed, options.updates), cells, seed, options.draws))
         print(f"{time.strftime('%H:%M:%S')} {json.dumps(rows[-1])}", flush=True)
-    print(markdown(rows))
+    table = markdown(rows, baselines(cells))
+    print(table)
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1) + "\n")
     if options.write_docs:
         command = f"python benchmarks/ring_cells.py head_direction.npz --updates {options.updates}"
-        put_between_marks(ROOT / "docs" / "ring.md", (BEGIN, END), command, markdown(rows))
+        put_between_marks(ROOT / "docs" / "ring.md", (BEGIN, END), command, table)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def velocity_r2(
 
 def _known_rows(rates: np.ndarray, velocity: np.ndarray, trials: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x, y = (array[trials].reshape(-1, array.shape[-1]).astype(np.float64) for array in (rates, velocity))
-    known = ~np.isnan(y[:, 0])
+    known = ~np.isnan(y).any(axis=1)
     return x[known], y[known]
 
 
@@ -164,6 +164,7 @@ def psth_r2(
 
 
 def _unjittered(rates: np.ndarray, bins: int) -> np.ndarray:
+    bins = max(-len(rates), min(bins, len(rates)))  # a shift by more than the trial leaves nothing of it
     shifted = np.full(rates.shape, np.nan)
     first, last = max(bins, 0), len(rates) + min(bins, 0)
     shifted[first:last] = rates[max(-bins, 0) : len(rates) - max(bins, 0)]
@@ -193,7 +194,8 @@ def tp_correlation(
     produced time); the correlation is taken within each condition of the first three, and averaged. Conditions of
     fewer than two trials, and of constant speeds or times, are left out, and counted. Its null is 0.
     """
-    speeds = np.array([_speed(rate[~np.isnan(n[:, 0])]) for rate, n in zip(eval_rates, heldout_counts, strict=True)])
+    known = ~np.isnan(heldout_counts[..., :1]).any(axis=2)
+    speeds = np.array([_speed(rate[bins]) for rate, bins in zip(eval_rates, known, strict=True)])
     usable = ~np.isnan(eval_behavior).any(axis=1) & ~np.isnan(speeds)
     conditions = np.unique(eval_behavior[usable, :3], axis=0)
     found = []

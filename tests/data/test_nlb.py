@@ -1,5 +1,7 @@
 """The layout of the Neural Latents Benchmark: simulated files, the reader, the submission, and bad input."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -264,6 +266,25 @@ def test_rates_in_another_unit_are_refused(folder, tmp_path, change, message):
     with pytest.raises(DataError, match=message):
         write_submission(tmp_path / "s.h5", "mc_maze", 5, data_of(folder), rates)
     assert not (tmp_path / "s.h5").exists()
+
+
+def test_hz_in_counts_that_are_withheld_are_told_by_those_of_training(folder, tmp_path):
+    data, rates = data_of(folder), rates_of(folder)
+    counts = {split: array.copy() for split, array in data.counts.items()}
+    counts["eval"][..., data.held_in :] = np.nan
+    rates["eval"][..., data.held_in :] *= 200
+    with pytest.raises(DataError, match="they look like Hz; divide them by 200"):
+        write_submission(tmp_path / "s.h5", "mc_maze", 5, replace(data, counts=counts), rates)
+
+
+def test_scores_refuse_hz_and_leave_out_what_has_no_rates(folder):
+    target, data = read_arrays(folder / "target.h5", "mc_maze"), data_of(folder)
+    rates = split_rates(data, rates_of(folder))
+    with pytest.raises(ValueError, match=r"spikes per bin were counted: they look like Hz; give spikes per bin"):
+        evaluate_nlb(target, rates | {"eval_rates_heldout": 200 * rates["eval_rates_heldout"]})
+    assert evaluate_nlb(target, {"eval_rates_heldout": rates["eval_rates_heldout"]}).keys() == {"co-bps"}
+    without = {name: array for name, array in rates.items() if name != "train_rates_heldout"}
+    assert "vel R2" not in evaluate_nlb(target, without)
 
 
 def test_a_missing_split_is_named(folder):

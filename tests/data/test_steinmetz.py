@@ -102,6 +102,7 @@ ARRAYS = trials_first()
         ({"contrast_left": np.full(30, np.nan)}, {}, "contrasts hold NaN or infinite values"),
         ({"spikes": ARRAYS["spikes"] - 1.0}, {}, "spikes are negative or not whole, expected counts per bin"),
         ({"spikes": ARRAYS["spikes"] / 2}, {}, "spikes are negative or not whole"),
+        ({"bin_start_s": 0 * ARRAYS["bin_start_s"]}, {}, "expected at least one neuron and bins longer than 0 s"),
         ({"spikes": ARRAYS["spikes"].astype(str)}, {}, "array 'spikes' .* has dtype <U.*expected real numbers"),
         ({"bin_start_s": ARRAYS["bin_start_s"] ** 1.1}, {}, "is not a row of equal steps for every trial"),
         ({}, {"rebin": 3}, "8 bins cannot be added up by 3; choose a divisor"),

@@ -141,6 +141,24 @@ def test_too_few_bins_of_velocity_are_said_per_mask():
     assert found.unscored == "mask 0 has 3 training and 180 evaluated bins of velocity"
 
 
+def test_a_velocity_of_which_one_axis_is_unknown_is_left_out():
+    velocity = VELOCITY.copy()
+    velocity[TRAIN:, :2, 1] = np.nan
+    found = velocity_r2(RATES[:TRAIN], velocity[:TRAIN], RATES[TRAIN:], velocity[TRAIN:])
+    assert math.isfinite(found.value)
+
+
+def test_no_held_out_neuron_leaves_a_tp_correlation():
+    behavior = np.concatenate([np.zeros((21, 3)), DRAW.uniform(500, 1200, (21, 2))], axis=1)
+    assert math.isfinite(tp_correlation(COUNTS[..., :0], RATES, behavior).value)
+
+
+def test_jitter_longer_than_a_trial_leaves_nothing_of_it():
+    jitter = np.full(len(RATES[TRAIN:]), RATES.shape[1] + 3)
+    with pytest.raises(ValueError, match="jitter moved the edge of a trial there"):
+        psth_r2(PSTH, RATES[TRAIN:], CONDITIONS, jitter)
+
+
 def test_conditions_without_trials_and_unknown_times_are_said():
     empty = psth_r2(PSTH, RATES[TRAIN:], [np.array([], dtype=int)] * 3)
     assert math.isnan(empty.value)

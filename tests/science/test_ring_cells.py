@@ -9,7 +9,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-from ring_cells import HIDDEN, ahead, markdown, next_bin_correlation, read, scores, smoothed, turning
+from ring_cells import HIDDEN, ahead, baselines, markdown, next_bin_correlation, read, scores, smoothed, turning
 from ring_parts.fitting import model_with
 
 
@@ -85,7 +85,14 @@ def test_couplings_along_the_ring_are_told_from_renamed_ones(cells):
     found = scores(model, cells, 0, draws=19)
     assert found["preferred"]["score"] > 0.9  # ranks: equal differences tie, and rounding breaks ties
     assert found["preferred"]["p"] <= 0.3  # of 720 names, 12 leave a ring of six as it is
-    assert "| 0 |" in markdown([found])
+    table = markdown([found], baselines(cells))
+    assert "| 0 |" in table
+    assert "| without a network | |" in table
+
+
+def test_activity_that_stays_needs_no_network(cells):
+    slow = cells._replace(rem=np.linspace(0, 1, 240, dtype=np.float32).reshape(40, 6))  # every neuron rises
+    assert baselines(slow)["rem_ahead"] == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.recordings

@@ -53,8 +53,10 @@ def write_submission(path: Path, dataset: DatasetName, bin_ms: BinMs, data: NlbD
         DataError: shapes differ, rates are negative, NaN or infinite, or they are of the size of spikes per second.
     """
     arrays = split_rates(data, rates)
-    for split in SPLITS:
-        check_unit(rates[split], data.counts[split], bin_ms)
+    usual = data.counts["train"].reshape(-1, data.counts["train"].shape[2])
+    usual = np.nansum(usual, axis=0) / np.maximum((~np.isnan(usual)).sum(axis=0), 1)
+    for split in SPLITS:  # where counts are withheld, a neuron's mean in training stands for them
+        check_unit(rates[split], np.where(np.isnan(data.counts[split]), usual, data.counts[split]), bin_ms)
     write_arrays(path, arrays, group_name(dataset, bin_ms))
     return path
 

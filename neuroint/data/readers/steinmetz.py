@@ -171,6 +171,11 @@ def _check(name: str, table: _Table) -> None:
             f"'{name}': spikes of {trials} trials and {neurons} neurons, but {len(table.contrasts)} contrasts and "
             f"{len(table.areas)} areas; give one per trial and one per neuron"
         )
+    if not neurons or not table.bin_s > 0:
+        raise DataError(
+            f"'{name}': {neurons} neurons in bins of {table.bin_s} s, expected at least one neuron and bins "
+            "longer than 0 s; convert the file again"
+        )
     if not np.isfinite(table.contrasts).all():
         raise DataError(f"'{name}': contrasts hold NaN or infinite values; every active trial has a condition")
     if spikes.size and (spikes.min() < 0 or (spikes.dtype.kind == "f" and not np.array_equal(spikes, np.rint(spikes)))):
