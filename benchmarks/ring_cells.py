@@ -153,12 +153,10 @@ def baselines(cells: Cells) -> dict[str, float]:
     off = ~np.eye(cells.rates.shape[2], dtype=bool)
     awake = next_bin_correlation(cells.rates.reshape(-1, cells.rates.shape[2]))
     near = np.cos(cells.preferred[:, None] - cells.preferred[None, :])
-    found = {
-        "preferred": spearmanr(awake[off], near[off]).statistic,
-        "rem": spearmanr(awake[off], next_bin_correlation(cells.rem)[off]).statistic,
-    }
+    asleep = next_bin_correlation(cells.rem)
+    found = {name: spearmanr(awake[off], other[off])[0] for name, other in (("preferred", near), ("rem", asleep))}
     stays = _correlations(torch.from_numpy(cells.rem[:-AHEAD_BINS]), torch.from_numpy(cells.rem[AHEAD_BINS:])).mean()
-    return {**{name: float(value) for name, value in found.items()}, "rem_ahead": float(stays)}
+    return {**{name: float(np.asarray(value)) for name, value in found.items()}, "rem_ahead": float(stays)}
 
 
 def _told(found: Agreement) -> dict[str, float]:

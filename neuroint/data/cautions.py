@@ -31,13 +31,18 @@ def checked(caution: str) -> str:
             f"{', '.join(WORDS)}; leave these words out of any other remark"
         )
     match = _FORBIDS.fullmatch(" ".join(caution.split()))
-    for word in [] if match is None or forbidden(caution) else match["what"].lower().split():
+    if match is not None and not forbidden(caution):
+        _refuse_misspelled(match["why"], match["what"])
+    return caution
+
+
+def _refuse_misspelled(why: str, what: str) -> None:
+    for word in what.lower().split():
         if meant := get_close_matches(word, WORDS, 1, NEAR):
             raise ValueError(
-                f"forbids {word!r}, which is no conclusion; did you mean '{match['why']}: no {meant[0]}'? Conclusions "
-                f"that can be forbidden: {', '.join(WORDS)}"
+                f"forbids {word!r}, which is no conclusion; did you mean '{why}: no {meant[0]}'? Conclusions that can "
+                f"be forbidden: {', '.join(WORDS)}"
             )
-    return caution
 
 
 def _named(text: str) -> list[str]:

@@ -194,7 +194,7 @@ def tp_correlation(
     produced time); the correlation is taken within each condition of the first three, and averaged. Conditions of
     fewer than two trials, and of constant speeds or times, are left out, and counted. Its null is 0.
     """
-    known = ~np.isnan(heldout_counts[..., :1]).any(axis=2)
+    known = np.asarray(~np.isnan(heldout_counts[..., :1]).any(axis=2))
     speeds = np.array([_speed(rate[bins]) for rate, bins in zip(eval_rates, known, strict=True)])
     usable = ~np.isnan(eval_behavior).any(axis=1) & ~np.isnan(speeds)
     conditions = np.unique(eval_behavior[usable, :3], axis=0)
