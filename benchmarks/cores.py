@@ -12,7 +12,6 @@ CPU: maps are held.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from own_process import answered, measured, parser_of, written
+from own_process import answered, measured, parser_of, timed, written
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -100,7 +99,7 @@ def measure(name: str, neurons: int, frames: int, repeats: int) -> dict[str, Any
     with sdpa_kernel(SDPBackend.MATH) if case.math else nullcontext():
         with step_counter() as counter:
             forward().mean().backward()
-        times = [_timed(lambda: forward().mean().backward()) for _ in range(repeats)]
+        times = [timed(lambda: forward().mean().backward()) for _ in range(repeats)]
     seconds, speed = statistics.median(times), _products_per_s()
     gflop = _products(counter) / 1e9
     return {
@@ -125,13 +124,7 @@ def _products(counter: FlopCounterMode) -> int:
 def _products_per_s() -> float:
     """GFLOP/s of one large product of matrices, the best of five."""
     a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
-    return 2 * SIDE**3 / 1e9 / min(_timed(lambda: a @ b) for _ in range(5))
-
-
-def _timed(run: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+    return 2 * SIDE**3 / 1e9 / min(timed(lambda: a @ b) for _ in range(5))
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,13 @@ def measured(program: Path, jobs: Iterable[Job], options: argparse.Namespace) ->
         found.append(_in_own_process(program, job, options.memory_gib, options.patience_s))
         print(json.dumps(found[-1]), file=sys.stderr, flush=True)
     return found
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Seconds that something takes."""
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
 
 
 def written(figures: Any, out: str | None) -> None:

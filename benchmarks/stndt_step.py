@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import copy
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from own_process import answered, measured, parser_of, written
+from own_process import answered, measured, parser_of, timed, written
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -185,7 +184,7 @@ def measure(name: str, dropout: float, batch: int, repeats: int, only: str | Non
         step()
         return {"step_mb": round(peak_mb(CPU)), "before_mb": round(before)}
     steps = [step_of(models[kind], batch) for kind in ("shipped", "plain")]
-    pairs = [[_timed(step) for step in steps] for _ in range(repeats + 1)][1:]
+    pairs = [[timed(step) for step in steps] for _ in range(repeats + 1)][1:]
     ratios = sorted(plain / shipped for shipped, plain in pairs)
     return {
         "difference": difference(name),
@@ -195,12 +194,6 @@ def measure(name: str, dropout: float, batch: int, repeats: int, only: str | Non
         "ratio": round(statistics.median(ratios), 2),
         "ratio_range": [round(ratios[0], 2), round(ratios[-1], 2)],
     }
-
-
-def _timed(run: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
 
 
 def main() -> None:
