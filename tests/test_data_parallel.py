@@ -28,7 +28,7 @@ ARMS = {
 }
 
 
-def trained(rank: int, world_size: int, arm: str, statistics: str) -> dict[str, torch.Tensor]:
+def trained(rank: int, world_size: int, arm: str, statistics: str, device: str = "cpu") -> dict[str, torch.Tensor]:
     """Train some steps on this worker's share; returns weights, losses and validation moments."""
     torch.set_num_threads(1)
     config = make_config(
@@ -39,11 +39,11 @@ def trained(rank: int, world_size: int, arm: str, statistics: str) -> dict[str, 
         train={"precision": "float64", "batch_statistics": statistics, "clip_norm": 1.0, "frames": 34},
     )
     sessions = [make_session("a", seed=1), make_session("b", seed=2, neurons=4)]
-    runtime = ProcessRuntime(rank, world_size)
+    runtime = ProcessRuntime(rank, world_size, device=torch.device(device))
     fit = prepare(config, sessions, runtime, torch.float64)
     share = {"rank": rank, "world_size": world_size}
     plan = TrainingPlan(sessions, frames=34, batch_size=4, seed=5, steps_per_epoch=STEPS, **share)
-    losses = torch.zeros(STEPS, dtype=torch.float64)
+    losses = torch.zeros(STEPS, dtype=torch.float64, device=device)
     fit.training_mode()
     with ClipLoader(sessions) as loader:
         for step, batches in enumerate(loader.training(plan, 0)):
@@ -52,38 +52,58 @@ def trained(rank: int, world_size: int, arm: str, statistics: str) -> dict[str, 
     if world_size > 1:
         torch.distributed.all_reduce(losses)
     found = {f"moments {name}": torch.from_numpy(m.sum().values) for name, m in moments.items()}
-    return {**fit.model.state_dict(), **found, "losses": losses}
+    return {name: x.cpu() for name, x in ({**fit.model.state_dict(), **found, "losses": losses}).items()}
 
 
 CASES = [*((arm, "frozen") for arm in ARMS), ("none", "synchronized"), ("batch", "synchronized")]
 
 
-def _worker(rank: int, folder: str) -> None:
+def _worker(rank: int, folder: str, device: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     try:
         for arm, statistics in CASES:
-            torch.save(trained(rank, 2, arm, statistics), f"{folder}/{arm}-{statistics}-{rank}.pt")
+            torch.save(trained(rank, 2, arm, statistics, device), f"{folder}/{arm}-{statistics}-{rank}.pt")
     finally:
         torch.distributed.destroy_process_group()
 
 
+def _together(folder: Path, device: str) -> Path:
+    """What two workers found in every case: one pair of processes for all, since starting them costs the most."""
+    torch.multiprocessing.spawn(_worker, (str(folder), device), nprocs=2)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def together(tmp_path_factory) -> Path:
-    """What two workers found in every case: one pair of processes for all, since starting them costs the most."""
-    folder = tmp_path_factory.mktemp("together")
-    torch.multiprocessing.spawn(_worker, (str(folder),), nprocs=2)
-    return folder
+    return _together(tmp_path_factory.mktemp("together"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def together_on_a_card(tmp_path_factory) -> Path:
+    return _together(tmp_path_factory.mktemp("card"), "cuda")
+
+
+def check_equal_to_one(arm: str, statistics: str, folder: Path, device: str) -> None:
+    threads = torch.get_num_threads()
+    alone = trained(0, 1, arm, statistics, device)
+    torch.set_num_threads(threads)
+    for rank in range(2):
+        found = torch.load(folder / f"{arm}-{statistics}-{rank}.pt", weights_only=True)
+        assert found.keys() == alone.keys()
+        for key, value in alone.items():
+            torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-10, msg=lambda m, k=key: f"{k}: {m}")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("arm", "statistics"), CASES)
 def test_two_workers_equal_one(arm, statistics, together: Path):
-    threads = torch.get_num_threads()
-    alone = trained(0, 1, arm, statistics)
-    torch.set_num_threads(threads)
-    for rank in range(2):
-        found = torch.load(together / f"{arm}-{statistics}-{rank}.pt", weights_only=True)
-        assert found.keys() == alone.keys()
-        for key, value in alone.items():
-            torch.testing.assert_close(found[key], value, rtol=1e-10, atol=1e-10, msg=lambda m, k=key: f"{k}: {m}")
+    check_equal_to_one(arm, statistics, together, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("arm", "statistics"), CASES)
+def test_two_workers_equal_one_on_a_card(arm, statistics, together_on_a_card: Path):
+    check_equal_to_one(arm, statistics, together_on_a_card, "cuda")  # both on one card, which gloo allows
