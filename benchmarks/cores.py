@@ -64,7 +64,9 @@ CASES = {
 }
 
 
-def step_of(case: Case, neurons: int, frames: int) -> tuple[torch.nn.ModuleList, Callable[[], torch.Tensor]]:
+def step_of(
+    case: Case, neurons: int, frames: int, clips: int = 1, device: str = "cpu"
+) -> tuple[torch.nn.ModuleList, Callable[[], torch.Tensor]]:
     """Build core and readout; returns both, and what runs them forward."""
     facts: dict[str, Any] = {"stimulus_shape": (1, HEIGHT, WIDTH), "behavior_channels": 2, "pupil_channels": 2}
     core = registry.cores[case.core].build(case.options, facts)
@@ -77,16 +79,16 @@ def step_of(case: Case, neurons: int, frames: int) -> tuple[torch.nn.ModuleList,
     readout = registry.readouts[case.readout].build(READOUTS[case.readout], given)
     shown = frames + core.lost_frames
     inputs = Inputs(
-        stimulus=torch.randn(1, shown, 1, HEIGHT, WIDTH),
-        behavior=torch.randn(1, shown, 2),
-        pupil=torch.randn(1, shown, 2),
-    )
+        stimulus=torch.randn(clips, shown, 1, HEIGHT, WIDTH),
+        behavior=torch.randn(clips, shown, 2),
+        pupil=torch.randn(clips, shown, 2),
+    ).map(lambda x: x.to(device))
 
     def forward() -> torch.Tensor:
         pupil = None if inputs.pupil is None else inputs.pupil[:, core.lost_frames :]
         return functional.softplus(readout(core(inputs), pupil, None))
 
-    return torch.nn.ModuleList([core, readout]), forward
+    return torch.nn.ModuleList([core, readout]).to(device), forward
 
 
 def measure(name: str, neurons: int, frames: int, repeats: int) -> dict[str, Any]:
@@ -100,8 +102,8 @@ def measure(name: str, neurons: int, frames: int, repeats: int) -> dict[str, Any
         with step_counter() as counter:
             forward().mean().backward()
         times = [timed(lambda: forward().mean().backward()) for _ in range(repeats)]
-    seconds, speed = statistics.median(times), _products_per_s()
-    gflop = _products(counter) / 1e9
+    seconds, speed = statistics.median(times), products_per_s()
+    gflop = products(counter) / 1e9
     return {
         "core_parameters": sum(p.numel() for p in parts[0].parameters()),
         "gflop_of_products": round(gflop, 1),
@@ -114,14 +116,14 @@ def measure(name: str, neurons: int, frames: int, repeats: int) -> dict[str, Any
     }
 
 
-def _products(counter: FlopCounterMode) -> int:
+def products(counter: FlopCounterMode) -> int:
     """Operations of matrix products, convolutions and fused attention alone."""
     found = counter.get_flop_counts()["Global"]
     names = {packet: str(packet).split(".")[-1] for packet in found}
     return sum(found[packet] for packet, name in names.items() if name in PRODUCTS or "attention" in name)
 
 
-def _products_per_s() -> float:
+def products_per_s() -> float:
     """GFLOP/s of one large product of matrices, the best of five."""
     a, b = torch.randn(SIDE, SIDE), torch.randn(SIDE, SIDE)
     return 2 * SIDE**3 / 1e9 / min(timed(lambda: a @ b) for _ in range(5))

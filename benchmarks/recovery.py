@@ -46,7 +46,7 @@ def work(cells: list[Cell], cache: Path, until: float) -> int:
 def run(cells: list[Cell], cache: Path, minutes: float, processes: int) -> int:
     """Fit what is missing, a world at a time in each process."""
     missing = [cell for cell in cells if not cell.file(cache).is_file()]
-    worlds = [list(group) for _, group in groupby(missing, key=lambda c: (c.mode == "oracle", c.snr, c.truth, c.seed))]
+    worlds = [list(group) for _, group in groupby(missing, key=lambda c: (c.mode, c.snr, c.truth, c.seed))]
     until = time.time() + 60 * minutes
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
     with ProcessPoolExecutor(processes, mp_context=spawn) as pool:

@@ -65,7 +65,7 @@ class Embedded(nn.Module):
         return self.vectors
 
 
-def plain_step(neurons: int, frames: int) -> tuple[nn.Module, Callable[[], Tensor]]:
+def plain_step(neurons: int, frames: int, device: str = "cpu") -> tuple[nn.Module, Callable[[], Tensor]]:
     """The core and the readout without stages."""
     facts = facts_of(neurons)
     core = registry.cores["factorized_conv3d"].build({}, facts)
@@ -73,15 +73,17 @@ def plain_step(neurons: int, frames: int) -> tuple[nn.Module, Callable[[], Tenso
     readout = registry.readouts["gaussian"].build({}, given)
     stages = {slot: kind["none"].build({}, given) for slot, kind in KINDS.items()}
     model = PopulationModel(core, {"one": readout}, {"one": stages}, registry.links["softplus"].build({}, {}))
-    inputs = Inputs(stimulus=torch.randn(1, frames, 1, HEIGHT, WIDTH))
-    return model, lambda: model(inputs, "one")
+    inputs = Inputs(stimulus=torch.randn(1, frames, 1, HEIGHT, WIDTH).to(device))
+    return model.to(device), lambda: model(inputs, "one")
 
 
-def stage_step(kind: str, name: str, neurons: int, frames: int) -> tuple[nn.Module, Callable[[], Tensor]]:
+def stage_step(
+    kind: str, name: str, neurons: int, frames: int, device: str = "cpu"
+) -> tuple[nn.Module, Callable[[], Tensor]]:
     """One stage and the link, on a drive that gradients flow back to."""
     facts, component = facts_of(neurons), KINDS[kind][name]
     if getattr(component.factory, "on_features", False):
-        return _feature_step(component, facts, frames)
+        return _feature_step(component, facts, frames, device)
     stage = component.build({}, facts)
     model = PopulationModel(
         nn.Identity(),
@@ -89,9 +91,9 @@ def stage_step(kind: str, name: str, neurons: int, frames: int) -> tuple[nn.Modu
         {"one": {kind: stage}},
         registry.links["softplus"].build({}, {}),
         recorded=Recorded("recorded_past", 1, 1) if stage.reads.information in RECORDED else None,
-    )
-    drive = torch.randn(1, frames, neurons, requires_grad=True)
-    observed = torch.rand(1, frames, neurons)
+    ).to(device)
+    drive = torch.randn(1, frames, neurons).to(device).requires_grad_()
+    observed = torch.rand(1, frames, neurons).to(device)
 
     def forward() -> Tensor:
         context = Context(model.readouts["one"].embedding(), None, observed)  # pyright: ignore[reportCallIssue]
@@ -101,12 +103,13 @@ def stage_step(kind: str, name: str, neurons: int, frames: int) -> tuple[nn.Modu
 
 
 def _feature_step(
-    component: registry.Component[Any], facts: dict[str, Any], frames: int
+    component: registry.Component[Any], facts: dict[str, Any], frames: int, device: str
 ) -> tuple[nn.Module, Callable[[], Tensor]]:
     """A normalization inside the core, on the features that the plain core would give it; neurons play no part."""
     core = registry.cores["factorized_conv3d"].build({}, facts)
     stage = component.build({}, facts | {"feature_shape": core.feature_shape})
-    features = torch.rand(1, frames - core.lost_frames, *core.feature_shape, requires_grad=True)
+    stage.to(device)
+    features = torch.rand(1, frames - core.lost_frames, *core.feature_shape).to(device).requires_grad_()
 
     def forward() -> Tensor:
         if hasattr(stage, "scan"):

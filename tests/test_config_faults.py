@@ -56,6 +56,10 @@ from neuroint.config import ConfigError, parse_sweep
             {"resources": {"gpus_per_worker": 1.5}},
             "resources.gpus_per_worker: got 1.5, expected a share of one card or whole cards",
         ),
+        (
+            {"resources": {"gpus_per_worker": 0.5, "workers": 2}},
+            "resources.gpus_per_worker: got 0.5 with workers: 2, expected a whole card for each worker of a trial",
+        ),
         ({"seed": True}, "seed: got True, expected a whole number from 0 on"),
         ({"seed": -1}, "seed: got -1, expected a whole number"),
         ({"seed": 2**70}, f"seed: got {2**70}, expected a whole number of at most"),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ class Cell:
         settings = (TRUTHS[self.truth], RATES[self.snr], NEURONS, TRAIN_CLIPS, STIMULI, REPEATS, UNIT)
         fitted = DESIGNS[self.design]
         design = (fitted.normalization, fitted.interaction, fitted.recorded)
-        text = json.dumps([self.name, design, settings, asdict(Training(self.steps))], sort_keys=True)
+        behind = [] if self.mode == "oracle" else [learned.recipe()]
+        text = json.dumps([self.name, design, settings, Training(self.steps).recipe(), *behind], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def file(self, cache: Path) -> Path:
@@ -115,10 +116,11 @@ def truth_of(cell: Cell, cache: Path) -> dict[str, Any]:
 def compute(cell: Cell, cache: Path) -> None:
     """Fit, score and keep one cell."""
     began = time.perf_counter()
-    world = make_world(cell.truth, cell.snr, cell.seed)
+    clips = TRAIN_CLIPS if cell.mode == "oracle" else learned.TRAIN_CLIPS
+    world = make_world(cell.truth, cell.snr, cell.seed, clips)
     truth_of(cell, cache)
     seed_everything(derive(cell.seed, cell.design))
-    model, test, about = _fitted(cell, world)
+    model, test, about = _fitted(cell, world, cache)
     scores = predictions(model, test) | about | {f"found {k}": v for k, v in found_constants(model, test).items()}
     matrices = effects(model, test) | pool_of(model)
     scores["seconds"] = time.perf_counter() - began
@@ -134,11 +136,12 @@ def _save(file: Path, arrays: dict[str, np.ndarray]) -> None:
     part.rename(file)
 
 
-def _fitted(cell: Cell, world: Known) -> tuple[PopulationModel, Split, dict[str, float]]:
+def _fitted(cell: Cell, world: Known, cache: Path) -> tuple[PopulationModel, Split, dict[str, float]]:
     design = DESIGNS[cell.design]
     if cell.mode != "oracle":
         behind = learned.end_to_end if cell.mode == "learned" else learned.behind_frozen
-        return behind(world, design, DESIGNS[CONTROL], cell.seed)
+        control = learned.fitted_control(world, DESIGNS[CONTROL], cell.seed, cache)
+        return behind(world, design, control, cell.seed)
     parts = [
         split(world.clips[tier], drive_as_stimulus(world.clips[tier]), crop=CROP if tier == "train" else None)
         for tier in TIER_NAMES

@@ -96,12 +96,13 @@ DESIGNS: dict[str, Design] = {
 }
 FED_TWINS = {"distance_kernel_recorded": "distance_kernel", "full_coupling_recorded": "full_coupling"}
 CONTROL = "static_saturation"  # what a gain is measured from
-# Fits with a learned core take longer: the right design, two controls and the wrong design that came nearest.
+# Behind a core: the right designs, two controls, and the wrong designs that came nearest where the drive is known.
+CONTROLS = ("static_saturation", "none")
 LEARNED: dict[str, tuple[str, ...]] = {
-    "own_history": ("own_history", "none", "static_saturation", "delayed"),
-    "pool": ("population_pool", "none", "static_saturation", "distance_kernel"),
-    "rate_coupling": ("distance_kernel", "none", "static_saturation", "population_pool"),
-    "spike_coupling": ("distance_kernel", "none", "static_saturation", "population_pool"),
+    "own_history": (*CONTROLS, "own_history", "input_depression", "delayed"),
+    "pool": (*CONTROLS, "population_pool", "message_passing", "population_mean"),
+    "rate_coupling": (*CONTROLS, "distance_kernel", "kernel_elsewhere", "latent"),
+    "spike_coupling": (*CONTROLS, "distance_kernel_recorded", "distance_kernel", "kernel_elsewhere", "latent"),
 }
 
 

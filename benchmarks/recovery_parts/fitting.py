@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -26,12 +26,17 @@ SCORED_FROM = 40  # frame of a whole clip
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how fast."""
+    """How long and how fast, on how many crops at a time (None: all)."""
 
     steps: int = 150
     learning_rate: float = 0.15
     check_every: int = 25
     clip_norm: float = 1.0
+    batch: int | None = None
+
+    def recipe(self) -> dict[str, Any]:
+        """What is set, for the names of files."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class KnownDrive(nn.Module):
@@ -62,6 +67,17 @@ class Split(NamedTuple):
     inputs: Inputs
     responses: Float[Tensor, "crops time neurons"]
     rates: Float[Tensor, "crops time neurons"]
+
+    def to(self, device: torch.device) -> Split:
+        """Move all of it."""
+        return Split(self.inputs.map(lambda x: x.to(device)), self.responses.to(device), self.rates.to(device))
+
+    def drawn(self, crops: int | None, generator: torch.Generator) -> Split:
+        """Draw crops without replacement, or keep all."""
+        if crops is None or crops >= len(self.responses):
+            return self
+        kept = torch.randperm(len(self.responses), generator=generator)[:crops].to(self.responses.device)
+        return Split(self.inputs.map(lambda x: x[kept]), self.responses[kept], self.rates[kept])
 
 
 def facts_of(world: Known, design: Design, shape: tuple[int, int, int] | None = None) -> Facts:
@@ -128,11 +144,12 @@ def poisson(rates: Tensor, responses: Tensor) -> Tensor:
 
 
 def fit(model: PopulationModel, train: Split, validation: Split, training: Training, seed: int) -> dict[str, Any]:
-    """Train on all crops at every step; the model ends with the weights of the best validation loss.
+    """Train on crops drawn anew at every step, or on all; the model ends with the weights of the best validation loss.
 
     A model without anything to train, such as no design behind a frozen core, stays as it is.
     """
     torch.manual_seed(seed)
+    crops = torch.Generator().manual_seed(seed)
     if not any(p.requires_grad for p in model.parameters()):
         loss = validation_loss(model, validation)
         return dict.fromkeys(("validation_loss", "last_validation_loss", "first_validation_loss"), loss)
@@ -149,7 +166,8 @@ def fit(model: PopulationModel, train: Split, validation: Split, training: Train
             if loss < best:
                 best, kept = loss, copy.deepcopy(model.state_dict())
         if step < training.steps:
-            _step(model, train, optimizer, _factor(step / training.steps) * training.learning_rate, training.clip_norm)
+            rate = _factor(step / training.steps) * training.learning_rate
+            _step(model, train.drawn(training.batch, crops), optimizer, rate, training.clip_norm)
     model.load_state_dict(kept)
     return {"validation_loss": best, "last_validation_loss": history[-1], "first_validation_loss": history[0]}
 

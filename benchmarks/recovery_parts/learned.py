@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,55 +31,66 @@ from recovery_parts.world import Known
 
 CORE = ("factorized_conv3d", {"channels": [16, 16], "spatial_kernels": [9, 3], "temporal_kernels": [9, 3]})
 READOUT = ("gaussian", {"sampling": True})
-CONTROL_FIRST = Training(steps=150, learning_rate=0.02, check_every=15)
-THEN_ALL = Training(steps=60, learning_rate=0.01, check_every=15)
+TRAIN_CLIPS = 96  # behind cores learned from 12 clips nothing could be told (docs/recovery.md)
+CONTROL_FIRST = Training(steps=3000, learning_rate=0.01, check_every=100, batch=24)
+THEN_ALL = Training(steps=500, learning_rate=0.005, check_every=50, batch=24)
 STAGES_ONLY = Training()
+CPU = torch.device("cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 Fitted = tuple[PopulationModel, Split, dict[str, Any]]
 
 
-class Laboratory:
-    """Holds the control fitted last, from whose core and readout every design of that world starts."""
-
-    def __init__(self) -> None:
-        self.world = ""
-        self.control: PopulationModel | None = None
-
-    def start(self, world: Known, control: Design, seed: int) -> PopulationModel:
-        """The static control with core and readout, fitted once per world."""
-        if self.control is None or self.world != world.name:
-            self.control, self.world = _with_core(world, control), world.name
-            parts = video_parts(world)
-            fit(self.control, parts[0], parts[1], CONTROL_FIRST, seed)
-        return self.control
+def recipe() -> list[Any]:
+    """Everything that the numbers depend on, but for the program and the design."""
+    return [CORE, READOUT, TRAIN_CLIPS, *(part.recipe() for part in (CONTROL_FIRST, THEN_ALL, STAGES_ONLY))]
 
 
-LABORATORY = Laboratory()
+class Control(NamedTuple):
+    """The static control with core and readout, from which every design of a world starts, and its design."""
+
+    model: PopulationModel
+    design: Design
 
 
-def end_to_end(world: Known, design: Design, control: Design, seed: int) -> Fitted:
+def fitted_control(world: Known, design: Design, seed: int, cache: Path) -> Control:
+    """Fit the static control once per world; its weights are kept in a file."""
+    model = _with_core(world, design).to(DEVICE)
+    digest = hashlib.blake2b(json.dumps(recipe()).encode(), digest_size=8).hexdigest()
+    file = cache / f"control-{world.name}-{digest}.pt"
+    if file.is_file():
+        model.load_state_dict(torch.load(file, map_location=DEVICE, weights_only=True))
+        return Control(model, design)
+    parts = video_parts(world)
+    fit(model, parts[0], parts[1], CONTROL_FIRST, seed)
+    part = file.with_suffix(f".{os.getpid()}.part")
+    cache.mkdir(parents=True, exist_ok=True)
+    torch.save(model.state_dict(), part)
+    part.rename(file)
+    return Control(model, design)
+
+
+def end_to_end(world: Known, design: Design, control: Control, seed: int) -> Fitted:
     """Learn core, readout and design together; the control itself goes on for as long as the others do."""
-    first, parts = LABORATORY.start(world, control, seed), video_parts(world)
-    model = _with_core(world, design)
+    parts, model = video_parts(world), _with_core(world, design).to(DEVICE)
     for name in ("core", "readouts"):
-        getattr(model, name).load_state_dict(getattr(first, name).state_dict())
-    if design == control:
-        model.load_state_dict(first.state_dict())
+        getattr(model, name).load_state_dict(getattr(control.model, name).state_dict())
+    if design == control.design:
+        model.load_state_dict(control.model.state_dict())
     about = fit(model, parts[0], parts[1], THEN_ALL, seed)
     behind, _ = _behind(model, world, design)
     for name in ("normalization", "interaction"):
         getattr(behind, name).load_state_dict(getattr(model, name).state_dict())
-    return behind, as_drive(model, parts[2]), about
+    return behind.cpu(), as_drive(model, parts[2]).to(CPU), about
 
 
-def behind_frozen(world: Known, design: Design, control: Design, seed: int) -> Fitted:
+def behind_frozen(world: Known, design: Design, control: Control, seed: int) -> Fitted:
     """Learn the design alone, behind core and readout of the static control."""
-    first = LABORATORY.start(world, control, seed)
-    parts = [as_drive(first, part) for part in video_parts(world)]
-    model, readout = _behind(first, world, design)
+    parts = [as_drive(control.model, part) for part in video_parts(world)]
+    model, readout = _behind(control.model, world, design)
     readout.requires_grad_(requires_grad=False)
-    about = fit(model, parts[0], parts[1], STAGES_ONLY, seed)
-    return model, parts[2], about
+    about = fit(model.to(DEVICE), parts[0], parts[1], STAGES_ONLY, seed)
+    return model.cpu(), parts[2].to(CPU), about
 
 
 def video_parts(world: Known) -> list[Split]:
@@ -83,7 +98,7 @@ def video_parts(world: Known) -> list[Split]:
     lost = sum(size - 1 for size in CORE[1]["temporal_kernels"])
     found = []
     for tier, clips in world.clips.items():
-        found.append(split(clips, clips.video[:, :, None], crop=CROP + lost if tier == "train" else None))
+        found.append(split(clips, clips.video[:, :, None], crop=CROP + lost if tier == "train" else None).to(DEVICE))
     return found
 
 
@@ -99,7 +114,7 @@ def as_drive(model: PopulationModel, part: Split) -> Split:
 
 def _behind(model: PopulationModel, world: Known, design: Design) -> tuple[PopulationModel, nn.Module]:
     """A design on a drive that is handed on as it is, with the embeddings of a fitted readout."""
-    embedding = model.readouts[SESSION].embedding().detach().numpy()  # pyright: ignore[reportCallIssue]
+    embedding = model.readouts[SESSION].embedding().detach().cpu().numpy()  # pyright: ignore[reportCallIssue]
     readout = KnownDrive(np.ones(len(embedding), np.float32), embedding)
     facts = facts_of(world, design)
     core = registry.cores["linear"].build({"lags": 1}, facts.as_dict())

@@ -90,12 +90,12 @@ class Known:
 
 
 @lru_cache(maxsize=2)
-def make_world(truth: str, snr: str, seed: int) -> Known:
+def make_world(truth: str, snr: str, seed: int, train_clips: int = TRAIN_CLIPS) -> Known:
     """Simulate one animal under one truth; the same seed gives the same cells and stimuli under every truth."""
     settings = {"pool": 0.0, **TRUTHS[truth]}
     confounders = Confounders(**{k: settings.pop(k) for k in ("latent", "neuropil") if k in settings})
     sizes = PRESETS["tiny"].resized(
-        sessions=1, neurons=NEURONS, train_clips=TRAIN_CLIPS, stimuli=STIMULI, repeats=REPEATS
+        sessions=1, neurons=NEURONS, train_clips=train_clips, stimuli=STIMULI, repeats=REPEATS
     )
     recording = Recording(median_rate=RATES[snr])
     animal = draw_animal(World(sizes, Mechanisms(**settings), confounders, recording, Behaving(0.0, 0.0)), seed, 0)

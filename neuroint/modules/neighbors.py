@@ -19,11 +19,13 @@ def neighbor_sum(
 
     .. math:: y_i(t) = \sum_k w_{ik}\, v_{n_{ik}}(t)
 
-    Never holds batch x time x neurons x neighbors numbers, neither here nor in the backward pass.
+    Never holds batch x time x neurons x neighbors numbers, neither here nor in the backward pass. Half precision is
+    summed in single precision: on a card torch has no gradient of the weights otherwise.
     """
-    table = values.flatten(0, 1).T.contiguous()
-    summed = functional.embedding_bag(neighbors, table, per_sample_weights=weights.to(table.dtype), mode="sum")
-    return summed.T.unflatten(0, values.shape[:2])
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    table = values.flatten(0, 1).T.to(dtype).contiguous()
+    summed = functional.embedding_bag(neighbors, table, per_sample_weights=weights.to(dtype), mode="sum")
+    return summed.T.unflatten(0, values.shape[:2]).to(values.dtype)
 
 
 def frame_sum(

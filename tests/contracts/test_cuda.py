@@ -54,8 +54,10 @@ def outcome(module, run, *given):
     if out.requires_grad:
         weights = torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=out.device)
         out.mul(weights.reshape(out.shape)).sum().backward()
-    grads = {name: p.grad for name, p in module.named_parameters()} | {f"given {i}": x.grad for i, x in enumerate(given)}
-    return {"out": out.detach().cpu()} | {k: v.cpu() for k, v in grads.items() if v is not None}
+    grads = {name: p.grad for name, p in module.named_parameters()} | {
+        f"given {i}": x.grad for i, x in enumerate(given)
+    }
+    return {"out": out.detach().cpu()} | {k: v.to("cpu", copy=True) for k, v in grads.items() if v is not None}
 
 
 def check_equal_on_both(module, run, *given):

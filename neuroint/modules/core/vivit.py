@@ -191,7 +191,7 @@ class ViViT(nn.Module):
             watch("spatial", block, x, angles)
             x = remembering_less(block, self.recompute, x, angles)
         x = self._by_place(x, inputs.n_batch)
-        angles = rotary_angles(torch.arange(x.shape[1], dtype=torch.float32, device=x.device)[:, None], self.head_width)
+        angles = rotary_angles(torch.arange(x.shape[1], dtype=torch.float64, device=x.device)[:, None], self.head_width)
         for block in self.temporal:
             watch("temporal", block, x, angles)
             x = remembering_less(block, self.recompute, x, angles)
@@ -212,7 +212,7 @@ class ViViT(nn.Module):
     def _places(self, x: Sequence) -> Angles:
         """Angles of the places on the grid; extra tokens are not turned."""
         rows, columns = self.grid
-        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(x.device, torch.float32)
+        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(x.device, torch.float64)
         return functional.pad(rotary_angles(places, self.head_width), (0, 0, 0, x.shape[1] - rows * columns))
 
     def _by_place(self, x: Sequence, batch: int) -> Float[Tensor, "batch_places time width"]:

@@ -65,12 +65,9 @@ class Cortex(nn.Module):
         """Read the drive of all neurons, or of the chosen ones; the pupil is not looked at."""
         pooled = self.dropout(features.mean((3, 4)).transpose(1, 2)).unflatten(1, (self.groups, -1))
         group, weights = self.group if neurons is None else self.group[neurons], of_neurons(self.weights, neurons)
-        drive = pooled.new_empty(len(features), features.shape[1], len(group))
-        for index in range(self.groups):
-            of_group = torch.nonzero(group == index).flatten()
-            read = pooled[:, index].transpose(1, 2) @ weights[of_group].T
-            drive = drive.index_copy(2, of_group, read)
-        return drive + of_neurons(self.bias, neurons)
+        members = [torch.nonzero(group == index).flatten() for index in range(self.groups)]
+        read = [pooled[:, index].transpose(1, 2) @ weights[of_group].T for index, of_group in enumerate(members)]
+        return torch.cat(read, 2)[..., torch.cat(members).argsort()] + of_neurons(self.bias, neurons)
 
     def embedding(self) -> Float[Tensor, "neurons embed"]:
         """Weights of every neuron on the channels of its group."""
