@@ -46,7 +46,8 @@ class Cell:
         settings = (TRUTHS[self.truth], RATES[self.snr], NEURONS, TRAIN_CLIPS, STIMULI, REPEATS, UNIT)
         fitted = DESIGNS[self.design]
         design = (fitted.normalization, fitted.interaction, fitted.recorded)
-        behind = [] if self.mode == "oracle" else [learned.recipe()]
+        then = {"learned": learned.THEN_ALL, "frozen": learned.STAGES_ONLY}
+        behind = [learned.recipe(then[self.mode])] if self.mode in then else []
         text = json.dumps([self.name, design, settings, Training(self.steps).recipe(), *behind], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -76,9 +77,9 @@ def all_cells(seeds: int, steps: int = Training.steps) -> list[Cell]:
     ]
     behind_core = [
         Cell(mode, "high", truth, seed, design)
+        for mode in ("learned", "frozen")  # the first fits the control that the second keeps
         for seed in range(seeds)
         for truth in ("none", *LEARNED)
-        for mode in ("learned", "frozen")
         for design in LEARNED.get(truth, BEHIND_CORE)
     ]
     return oracle + behind_core

@@ -34,16 +34,16 @@ READOUT = ("gaussian", {"sampling": True})
 TRAIN_CLIPS = 96  # behind cores learned from 12 clips nothing could be told (docs/recovery.md)
 CONTROL_FIRST = Training(steps=3000, learning_rate=0.01, check_every=100, batch=24)
 THEN_ALL = Training(steps=500, learning_rate=0.005, check_every=50, batch=24)
-STAGES_ONLY = Training()
+STAGES_ONLY = Training(batch=24)
 CPU = torch.device("cpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 Fitted = tuple[PopulationModel, Split, dict[str, Any]]
 
 
-def recipe() -> list[Any]:
-    """Everything that the numbers depend on, but for the program and the design."""
-    return [CORE, READOUT, TRAIN_CLIPS, *(part.recipe() for part in (CONTROL_FIRST, THEN_ALL, STAGES_ONLY))]
+def recipe(*then: Training) -> list[Any]:
+    """Everything that the numbers depend on, but for the program and the design, up to the control or beyond."""
+    return [CORE, READOUT, TRAIN_CLIPS, *(part.recipe() for part in (CONTROL_FIRST, *then))]
 
 
 class Control(NamedTuple):

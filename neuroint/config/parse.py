@@ -237,8 +237,8 @@ def _resource_faults(resources: Mapping[str, Any]) -> Iterator[str]:
     gpus, workers = resources.get("gpus_per_worker", 0), resources.get("workers", 1)
     if 0 < gpus < 1 < workers:
         yield (
-            f"resources.gpus_per_worker: got {gpus} with workers: {workers}, expected a whole card for each worker of a "
-            "trial: NCCL refuses two on one; use workers: 1, whose trials share cards, or gpus_per_worker: 1"
+            f"resources.gpus_per_worker: got {gpus} with workers: {workers}, expected a whole card for each worker of "
+            "a trial: NCCL refuses two on one; use workers: 1, whose trials share cards, or gpus_per_worker: 1"
         )
     if gpus > 1 and gpus != int(gpus):
         yield f"resources.gpus_per_worker: got {gpus}, expected a share of one card or whole cards: Ray gives no others"

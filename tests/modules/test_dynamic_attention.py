@@ -139,3 +139,18 @@ def test_without_positions_waves_are_refused_with_a_way_out():
     facts = {"n_neurons": N, "embedding_channels": 4}
     with pytest.raises(MissingFactError, match=r"needs positions_um.*position: none"):
         interactions["dynamic_attention"].build({}, facts)
+
+
+def test_the_width_that_a_card_wants_changes_no_number(monkeypatch):
+    module, (drive, context) = moved(stage()), given()
+    plain = module(drive, context)
+    assert module.prepare(context).query.shape[-1] % dynamic_attention.FUSED_WIDTHS, "or nothing would be added"
+    monkeypatch.setattr(dynamic_attention, "_spare", lambda width, device: (0, -width % dynamic_attention.FUSED_WIDTHS))
+    assert module.prepare(context).query.shape[-1] % dynamic_attention.FUSED_WIDTHS == 0
+    torch.testing.assert_close(module(drive, context), plain, rtol=1e-12, atol=1e-12)
+
+
+def test_only_a_card_wants_wider_features():
+    assert dynamic_attention._spare(25, "cuda") == (0, 7)
+    assert dynamic_attention._spare(32, "cuda") == (0, 0)
+    assert dynamic_attention._spare(25, "cpu") == (0, 0)

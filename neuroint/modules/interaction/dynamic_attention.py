@@ -18,6 +18,7 @@ from neuroint.modules.tokens import EmbeddingFrom, EmbeddingTokens, compressed, 
 from neuroint.registry import Count, Fact, Positive, interactions
 
 ROWS = 512  # neurons that ask at a time; aligned, because GPU kernels read masks in blocks
+FUSED_WIDTHS = 8  # torch fuses masked attention in half precision for multiples of it, and holds maps otherwise
 
 
 class _Prepared(NamedTuple):
@@ -108,10 +109,11 @@ class DynamicAttention(nn.Module):
         tokens = self.tokens(context)
         query, key, value, output = (part.transpose(0, 1) for part in tokens)
         near, far = (part.transpose(0, 1) for part in self.bias.factors(tokens.query))
-        none = torch.zeros_like(query[..., :1])
-        query = torch.cat([query / query.shape[-1] ** 0.5, near, none + 1], dim=-1)
-        key = torch.cat([key, far, none], dim=-1)
-        nobody = functional.pad(self.null_logit.to(key.dtype)[:, None, None], (key.shape[-1] - 1, 0))
+        none, spare = torch.zeros_like(query[..., :1]), _spare(query.shape[-1] + near.shape[-1] + 1, query.device.type)
+        query = functional.pad(torch.cat([query / query.shape[-1] ** 0.5, near, none + 1], dim=-1), spare)
+        key = functional.pad(torch.cat([key, far, none], dim=-1), spare)
+        before = key.shape[-1] - spare[1] - 1
+        nobody = functional.pad(self.null_logit.to(key.dtype)[:, None, None], (before, spare[1]))
         wide = (0, key.shape[-1] - value.shape[-1])
         slopes = self.query_of_drive / value.shape[-1] ** 0.5, self.key_of_drive
         slopes = (functional.pad(slope, wide) for slope in slopes)
@@ -169,6 +171,11 @@ class DynamicAttention(nn.Module):
             heard = functional.scaled_dot_product_attention(asked, key, value, attn_mask=window, scale=1.0)
             found.append((heard[..., :width] * held.output[:, start : start + ROWS]).sum((1, 3)))
         return torch.cat(found, dim=-1)
+
+
+def _spare(width: int, device: str) -> tuple[int, int]:
+    """Zeros before and behind features of a width: on a card no fused kernel with a mask takes odd widths."""
+    return (0, -width % FUSED_WIDTHS) if device == "cuda" else (0, 0)
 
 
 def _all_or(chosen: Tensor | None, drive: Tensor) -> Tensor:

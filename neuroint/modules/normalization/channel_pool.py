@@ -131,10 +131,16 @@ class ChannelPool(nn.Module):
         self, powers: Float[Tensor, "frames channel height width"]
     ) -> Float[Tensor, "frames channel height width"]:
         """Average over pixels, then weigh and sum over channels."""
-        average = functional.avg_pool2d(powers, self.pool_px, 1, self.pool_px // 2, count_include_pad=False)
+        average = self._averaged(powers) / self._averaged(torch.ones_like(powers[:1, :1]))
         surround = self.surround()
         if surround is not None:
             reach = self.dilation * (surround.shape[-1] // 2)
             channels = len(surround)
             average = functional.conv2d(average, surround, None, 1, reach, self.dilation, channels)
         return functional.conv2d(average, self.weights()[..., None, None])
+
+    def _averaged(self, maps: Float[Tensor, "frames channel height width"]) -> Tensor:
+        """Average around every pixel, with zeros outside."""
+        # Padded here: on a card torch's gradient of padded averages of channels-last maps was wrong (pytorch #188344)
+        outside = (self.pool_px // 2,) * 4
+        return functional.avg_pool2d(functional.pad(maps, outside), self.pool_px, 1)
