@@ -24,14 +24,13 @@ import yaml
 from scipy.stats import t
 
 from neuroint.config import TrialConfig, load_sweep
-from neuroint.data.base import Inputs, Session
-from neuroint.fit import WEIGHTS_FILE, load_finished
+from neuroint.data.base import Session
+from neuroint.fit import WEIGHTS_FILE
 from neuroint.metrics.bits_per_spike import bits_per_spike
 from neuroint.metrics.nlb_evaluation import evaluate_nlb
-from neuroint.model import build_model, facts_of
 from neuroint.recordings import open_data
 from neuroint.runtime import LocalRuntime
-from neuroint.train import score_weights, train_trial
+from neuroint.train import finished_predictor, score_weights, train_trial
 
 SCORES = ("co_bps", "neuron_bps", "rate_r2", "vel R2", "psth R2", "fp-bps")
 
@@ -105,22 +104,17 @@ def run(config: TrialConfig, path: Path) -> dict[str, Any]:
 @torch.no_grad()
 def _benchmark(config: TrialConfig, session: Session, weights: Path, path: Path) -> dict[str, float]:
     """Scores of the Neural Latents Benchmark, and R2 to the truth."""
-    from neuroint.data.nlb.files import read_data
     from neuroint.data.nlb.hdf5 import read_arrays
     from neuroint.data.nlb.names import group_name
     from neuroint.data.nlb.submission import split_rates
+    from neuroint.data.readers.nlb import read_folder
+    from neuroint.sweep.submission import predicted_splits
 
-    bin_ms = config.data.options.get("bin_ms", 5)
-    group = group_name(config.data.options.get("dataset", "mc_maze"), bin_ms)
-    inputs = [path / f"{group_name(name, bin_ms)}.h5" for name in ("train_input", "eval_input")]
-    data = read_data(inputs, path / "target.h5", group)
-    model = build_model(config.specs, facts_of([session]), config.observed.lag_bins).eval()
-    load_finished(model, weights)
-    rates = {}
-    for split, counts in data.counts.items():
-        observed = np.nan_to_num(counts[..., : data.held_in])
-        observed[:, observed.shape[1] - data.forward_bins :] = 0
-        rates[split] = model(Inputs(observed=torch.from_numpy(observed)), session.name).numpy().astype(np.float64)
+    options = config.data.options
+    group = group_name(options.get("dataset", "mc_maze"), options.get("bin_ms", 5))
+    data = read_folder(path, **{name: value for name, value in options.items() if name not in ("validation", "seed")})
+    predictor = finished_predictor(config, [session], weights, LocalRuntime(device=torch.device("cpu")))
+    rates = predicted_splits(predictor, data, session.name)
     predicted = split_rates(data, rates)
     found = {name: score.value for name, score in evaluate_nlb(data.target, predicted).items()}
     if (path / "truth.h5").is_file():

@@ -17,11 +17,12 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import yaml
+from jaxtyping import Float
 
 from neuroint.analysis.latents import condition_means, fewest_draws, latents_of, separation
 from neuroint.config import TrialConfig, parse_sweep
@@ -43,7 +44,12 @@ from neuroint.train import score_weights, train_trial
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "cross_area.md"
-AREAS = ["MOs", "PL", "visual", "hippocampus", "thalamus"]
+AREAS = {  # areas and groups of each session with twice as many neurons as are read
+    "session01": ["MOs", "ACA", "visual", "hippocampus"],
+    "session03": ["visual", "hippocampus", "thalamus"],
+    "session08": ["MOs", "PL", "visual", "hippocampus", "thalamus"],
+    "session12": ["visual", "hippocampus", "thalamus"],
+}
 LATENTS = 10
 CORES = {
     "time_course": {"name": "time_course", "hold": 4},
@@ -146,39 +152,53 @@ class Cells:
         return self.held[key]
 
 
-def matrix(path: str, name: str, core: str, areas: list[str], neurons: int, file: Path) -> str:
+class Pairs(NamedTuple):
+    """Bits per spike, seeds first: from every area to every one, of shuffled trials, and of the time course."""
+
+    found: Float[np.ndarray, "seeds sources targets"]
+    shuffled: Float[np.ndarray, "seeds draws targets"]
+    course: Float[np.ndarray, "seeds targets"]
+
+
+def matrix(session: Session, core: str, areas: list[str], neurons: int, seeds: int, cells: Cells) -> str:
     """Bits per spike of every area or group from every one; rows are read, columns predicted."""
-    (session,) = [one for one in open_sessions(path, "steinmetz") if one.name == name]
-    cells, counts = Cells(file), {}
-    found, shuffled = np.zeros((len(areas), len(areas))), np.zeros((SHUFFLED, len(areas)))
-    course = np.zeros(len(areas))
-    for column, target in enumerate(areas):
-        for row, source in enumerate(areas):
-            pair = thinned(observe_others(session, 0.5, 0, [source], [target]), neurons, 0)
-            found[row, column] = cells.score(core, pair, 0, source, target)
-            counts |= {target: pair.facts.n_neurons} if source != target else {}
+    everywhere = range(len(areas))
+    shape = (len(areas), len(areas))
+    pairs = Pairs(np.zeros((seeds, *shape)), np.zeros((seeds, SHUFFLED, len(areas))), np.zeros((seeds, len(areas))))
+    for seed, column in np.ndindex(seeds, len(areas)):
+        target = areas[column]
+
+        def pair(row: int, seed: int = seed, target: str = target) -> Session:
+            return thinned(observe_others(session, 0.5, seed, [areas[row]], [target]), neurons, seed)
+
+        for row in everywhere:
+            pairs.found[seed, row, column] = cells.score(core, pair(row), seed, areas[row], target)
         for draw in range(SHUFFLED):
-            source = areas[(column + 1 + draw) % len(areas)]  # not the target itself
-            pair = thinned(observe_others(session, 0.5, 0, [source], [target]), neurons, 0)
-            control = shuffle_observed(pair, draw)
-            shuffled[draw, column] = cells.score(core, control, 0, source, target, f"shuffled {draw}")
-            course[column] = cells.score("time_course", pair, 0, target)
-    return _matrix_table(areas, counts, found, shuffled, course)
+            row = (column + 1 + draw) % len(areas)  # not the target itself
+            words = (areas[row], target, f"shuffled {draw}")
+            control = shuffle_observed(pair(row), draw + SHUFFLED * seed)
+            pairs.shuffled[seed, draw, column] = cells.score(core, control, seed, *words)
+        pairs.course[seed, column] = cells.score("time_course", pair((column + 1) % len(areas)), seed, target)
+    counts = [observe_others(session, 0.5, 0, [areas[i - 1]], [areas[i]]).facts.n_neurons for i in everywhere]
+    return _matrix_table(areas, counts, pairs)
 
 
-def _matrix_table(
-    areas: list[str], counts: dict[str, int], found: np.ndarray, shuffled: np.ndarray, course: np.ndarray
-) -> str:
-    """A cell is bold where it is above the time course and every shuffled fit of the same target."""
-    chance = np.maximum(shuffled.max(axis=0), course)
-    lines = ["| from \\ to | " + " | ".join(f"{area} ({counts[area]})" for area in areas) + " |"]
-    lines.append("|---" * (len(areas) + 1) + "|")
+def _matrix_table(areas: list[str], counts: list[int], pairs: Pairs) -> str:
+    """A cell is bold where every seed is above its time course and all shuffled fits of the same target."""
+    chance = np.maximum(pairs.shuffled.max(axis=1), pairs.course)
+    heads = [f"{area} ({count})" for area, count in zip(areas, counts, strict=True)]
+    lines = ["| from \\ to | " + " | ".join(heads) + " |", "|---" * (len(areas) + 1) + "|"]
     for row, area in enumerate(areas):
-        cells = [f"**{x:+.3f}**" if x > top else f"{x:+.3f}" for x, top in zip(found[row], chance, strict=True)]
-        lines.append(f"| {area} | " + " | ".join(cells) + " |")
-    for label, values in (("shuffled trials, larger of 2", shuffled.max(axis=0)), ("time course", course)):
-        lines.append(f"| *{label}* | " + " | ".join(f"{x:+.3f}" for x in values) + " |")
+        held = pairs.found[:, row].T
+        marks = ["**" if beats.all() else "" for beats in (pairs.found[:, row] > chance).T]
+        lines.append(f"| {area} | " + " | ".join(map(_over_seeds, held, marks)) + " |")
+    for label, values in (("shuffled trials, larger of 2", pairs.shuffled.max(axis=1)), ("time course", pairs.course)):
+        lines.append(f"| *{label}* | " + " | ".join(map(_over_seeds, values.T)) + " |")
     return "\n".join(lines)
+
+
+def _over_seeds(values: np.ndarray, mark: str = "") -> str:
+    return f"{mark}{values.mean():+.3f}{mark} ({values.min():+.3f} to {values.max():+.3f})"
 
 
 def latents(sweep: Path, data: str | None, file: Path) -> str:
@@ -223,9 +243,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["table", "matrix", "latents"])
     parser.add_argument("path", help="a finished sweep; for matrix, the folder of recordings")
-    parser.add_argument("--session", default="session08", help="of the matrix")
+    parser.add_argument("--sessions", nargs="+", default=list(AREAS), choices=AREAS, help="of the matrix")
+    parser.add_argument("--seeds", type=int, default=3, help="of the matrix: draws of neurons, and of weights")
     parser.add_argument("--core", default="reduced_rank", choices=list(CORES), help="of the matrix")
-    parser.add_argument("--areas", nargs="+", default=AREAS, help="areas or groups of the matrix")
     parser.add_argument("--neurons", type=int, default=50, help="that are read of every area of the matrix")
     parser.add_argument("--keep", type=Path, default=ROOT / "results" / "cross_area_cells.json", help="of the matrix")
     parser.add_argument("--data", help="recordings, where they are not where the sweep found them")
@@ -235,8 +255,11 @@ def main() -> None:
     torch.set_num_threads(1)
     command = f"python benchmarks/cross_area.py {options.what} {options.path}"
     if options.what == "matrix":
-        command += f" --core {options.core} --neurons {options.neurons} --areas {' '.join(options.areas)}"
-        text = matrix(options.path, options.session, options.core, options.areas, options.neurons, options.keep)
+        command += f" --core {options.core} --neurons {options.neurons} --seeds {options.seeds}"
+        opened = {one.name: one for one in open_sessions(options.path, "steinmetz") if one.name in options.sessions}
+        sizes, cells = (options.neurons, options.seeds), Cells(options.keep)
+        parts = {name: matrix(one, options.core, AREAS[name], *sizes, cells) for name, one in opened.items()}
+        text = "\n\n".join(f"### {name}\n\n{part}" for name, part in parts.items())
     else:
         sweep = Path(options.path)
         text = table(sweep) if options.what == "table" else latents(sweep, options.data, options.figure)

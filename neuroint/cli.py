@@ -77,8 +77,7 @@ def _plan(file: Path, data: str | None, sets: list[str] | None, smoke: bool, as_
     print(f"one step of every corner of {len(sweep.arms)} arms", file=sys.stderr)
     arms = plan_sweep(sweep, sessions, lambda arm: print(f"  {arm}", file=sys.stderr))
     width = max(len(a.name) for a in arms) + 2
-    head = f"{'arm':<{width}}{'information':<18}{'parameters':>12}{'GFLOP/step':>12}{'trials':>8}"
-    head += f"{'corners':>9}{'s/step':>9}{'MB':>8}{'hours':>8}"
+    head = f"{'arm':<{width}}{'information':<18}  parameters  GFLOP/step  trials  corners   s/step      MB   hours"
     rows = [
         f"{a.name:<{width}}{a.information:<18}{a.parameters:>12,}{a.flops_per_step / 1e9:>12.2f}{a.trials:>8}"
         f"{a.corners:>9}{a.seconds_per_step:>9.3f}{a.peak_memory_mb:>8.0f}{a.hours:>8.2f}"
@@ -177,6 +176,21 @@ def ensemble(
 
 
 @app.command()
+def submission(
+    sweep: Sweep,
+    out: Annotated[Path, typer.Argument(help="HDF5 file, new or with other data sets.")],
+    arm: Annotated[str, typer.Option(help="Whose ensemble, or best run by validation, predicts.")],
+) -> None:
+    """Write what an arm predicts as the Neural Latents Benchmark takes it, rates per bin; scores nothing."""
+    from neuroint.sweep.submission import write_arm
+
+    with _bad_input():
+        _need_sweep(sweep)
+        runs = write_arm(sweep.resolve(), arm, out)
+    print(f"{out}: rates of {', '.join(runs)}")
+
+
+@app.command()
 def unlock(
     sweep: Sweep,
     reason: Annotated[str, typer.Option(help="Why the final test is read now.")],
@@ -209,27 +223,24 @@ def upload(sweep: Sweep, tracking_uri: Tracking = None) -> None:
 
 @app.command("list")
 def list_components(
-    kind: Annotated[
-        str, typer.Argument(help="cores, readouts, normalizations, interactions, links, ... or all.")
-    ] = "all",
+    kind: Annotated[str, typer.Argument(help="cores, readouts, normalizations, links, ... or all.")] = "all",
     as_json: AsJson = False,
 ) -> None:
     """List components: name, what it does to the data, and every choice with its default."""
     from neuroint import registry
 
     registries = {k: v for k, v in vars(registry).items() if isinstance(v, registry.Registry)}
-    if kind != "all" and kind not in registries:
+    if kind not in (known := ("all", *registries)):
         with _bad_input():
-            hint = registry.nearest(kind, registries)
-            raise ValueError(f"'{kind}' is not a list.{hint} Lists: all, {', '.join(registries)}")
-    chosen = registries if kind == "all" else {kind: registries[kind]}
+            raise ValueError(f"'{kind}' is not a list.{registry.nearest(kind, known)} Lists: {', '.join(known)}")
+    chosen = {key: held for key, held in registries.items() if kind in ("all", key)}
     found = {key: {name: _describe(entries[name]) for name in entries.names()} for key, entries in chosen.items()}
-    lines = []
+    lines: list[str] = []
     for key, entries in found.items():
-        lines.append(f"{key}")
+        lines.append(key)
         for name, about in entries.items():
-            lines.append(f"  {name:<24} {about['summary']}")
-            lines += [f"      {choice} = {default}" for choice, default in about["choices"].items()]
+            choices = (f"      {choice} = {default}" for choice, default in about["choices"].items())
+            lines += [f"  {name:<24} {about['summary']}", *choices]
     _print(found, "\n".join(lines), as_json)
 
 

@@ -20,6 +20,17 @@ def counted(function):
     return counter.get_total_flops()
 
 
+@pytest.mark.parametrize("directions", [1, 2])
+def test_an_lstm_counts_its_products_although_one_kernel_makes_them(directions):
+    frames, clips, inputs, hidden = 6, 2, 5, 3
+    network = nn.LSTM(inputs, hidden, batch_first=True, bidirectional=directions == 2)
+    with step_counter() as counter:
+        network(torch.ones(clips, frames, inputs, requires_grad=True))[0].sum().backward()
+    per_frame = 4 * hidden * (inputs + hidden)  # four gates of what comes in and of what was
+    products = directions * 3 * 2 * clips * frames * per_frame  # there, and back to inputs and to weights
+    assert products <= counter.get_total_flops() < 1.2 * products
+
+
 def test_products_of_matrices_are_counted_as_torch_does():
     a, b = torch.randn(3, 4), torch.randn(4, 5)
     assert counted(lambda: a @ b) == 2 * 3 * 4 * 5

@@ -27,6 +27,7 @@ WITHOUT_STIMULUS = {
     "s1": "s1_reaching_kording/s1.npz",
     "s1_others": "s1_reaching_kording/s1.npz",
     "cross_area": "steinmetz2019",
+    "seq2seq_networks": "steinmetz2019",
     "within_area": "steinmetz2019",
     "s1_masked": "s1_reaching_kording/s1.npz",
     "head_direction_masked": "head_direction_peyrache2015/head_direction.npz",

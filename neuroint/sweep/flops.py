@@ -31,6 +31,8 @@ def step_counter() -> FlopCounterMode:
 
     Fused attention is its products, as many as the kernel makes: two, and five on the way back.
 
+    An LSTM is one operation on a CPU; its gates are counted, its pointwise arithmetic is not.
+
     A weighted sum of rows (``embedding_bag``: pools, neighbors and point readouts) is a multiplication and an addition
     per number read; pointwise arithmetic is one operation per number.
     """
@@ -39,6 +41,8 @@ def step_counter() -> FlopCounterMode:
         aten.convolution_backward: _convolution_backward,
         aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+        aten.mkldnn_rnn_layer: _recurrent,
+        aten.mkldnn_rnn_layer_backward: _recurrent_backward,
         aten._embedding_bag: _bag,
         aten._embedding_bag_forward_only: _bag,
         aten._embedding_bag_backward: _bag_backward,
@@ -69,6 +73,16 @@ def _attention(query: Shape, key: Shape, *rest: Any, **named: Any) -> int:
 
 def _attention_backward(grad: Shape, query: Shape, key: Shape, *rest: Any, **named: Any) -> int:
     return 5 * 2 * math.prod(query) * key[-2]
+
+
+def _recurrent(x: Shape, of_input: Shape, of_state: Shape, *rest: Any, **named: Any) -> int:
+    """Gates of an LSTM in one direction: what comes in and what was, in every frame."""
+    return 2 * math.prod(x[:-1]) * (math.prod(of_input) + math.prod(of_state))
+
+
+def _recurrent_backward(*shapes: Any, **named: Any) -> int:
+    """Gradients of what came in and of the weights."""
+    return 2 * _recurrent(*shapes)
 
 
 def _bag(table: Shape, indices: Shape, *rest: Any, **named: Any) -> int:

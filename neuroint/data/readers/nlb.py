@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neuroint.data.base import Session
 from neuroint.data.nlb.names import BinMs, DatasetName, Share, group_name
 from neuroint.registry import Index, readers
+
+if TYPE_CHECKING:
+    from neuroint.data.nlb.files import NlbData
 
 TRAIN_INPUT, EVAL_INPUT, TARGET = "train_input", "eval_input", "target"
 
@@ -49,16 +53,29 @@ def read_nlb(
     Raises:
         DataError: a file, group or array is missing or misshaped, or holds no counts; too few trials.
     """
-    from neuroint.data.nlb.files import read_data  # which needs h5py
     from neuroint.data.nlb.session import benchmark_session
+
+    data = read_folder(path, dataset, bin_ms, train_file, eval_file, target_file)
+    return [benchmark_session(data, dataset, bin_ms, validation, seed)]
+
+
+def read_folder(
+    path: Path,
+    dataset: DatasetName = "mc_maze",
+    bin_ms: BinMs = 5,
+    train_file: str | None = None,
+    eval_file: str | None = None,
+    target_file: str | None = None,
+) -> NlbData:
+    """Read the files of a folder as :func:`read_nlb` does, without making a session of them."""
+    from neuroint.data.nlb.files import read_data  # which needs h5py
 
     inputs = {
         _file(path, given, name, bin_ms): None for given, name in ((train_file, TRAIN_INPUT), (eval_file, EVAL_INPUT))
     }
     target = path / (target_file or f"{TARGET}.h5")
     wanted = target if target_file or target.is_file() else None
-    data = read_data(list(inputs), wanted, group_name(dataset, bin_ms))
-    return [benchmark_session(data, dataset, bin_ms, validation, seed)]
+    return read_data(list(inputs), wanted, group_name(dataset, bin_ms))
 
 
 def _file(folder: Path, given: str | None, name: str, bin_ms: int) -> Path:
