@@ -27,7 +27,7 @@ from recovery_parts.world import TRUTHS
 
 ROOT = Path(__file__).parent.parent
 QUICK = [f"oracle/high/{truth}/0/{design}" for truth in ("none", "pool") for design in ("static_*", "population_pool")]
-SECTIONS = {"tables": ("oracle",), "cores": ("learned", "frozen")}  # of the page: the modes that it shows
+SECTIONS = {"high": {"oracle/high"}, "low": {"oracle/low"}, "cores": {"learned/high", "frozen/high"}}  # of the page
 
 
 def work(cells: list[Cell], cache: Path, until: float) -> int:
@@ -70,7 +70,7 @@ def summary(cells: list[Cell], cache: Path) -> dict[str, Any]:
     }
     return {
         "cells": len(found),
-        "of": {name: sum(cell.mode in modes for cell in cells) for name, modes in SECTIONS.items()},
+        "of": {name: sum(f"{c.mode}/{c.snr}" in shown for c in cells) for name, shown in SECTIONS.items()},
         "wins": {f"{mode}/{snr}": verdicts(found, snr, mode) for mode in ("oracle", "learned", "frozen") for snr in
                  ("high", "low")},
         "reports_coupling": {k: v for k, v in reports.items() if v is not None},
@@ -79,13 +79,11 @@ def summary(cells: list[Cell], cache: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_docs(found: dict[str, Any], command: str, page: Path) -> None:
-    """Put the tables between the marks of their sections of the page; a section without new cells stays as it is."""
+def write_docs(found: dict[str, Any], sections: list[str], command: str, page: Path) -> None:
+    """Put the tables of sections between their marks of the page; the others stay as they are."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    for section, modes in SECTIONS.items():
-        held = [row for row in found["rows"] if row["mode"] in modes]
-        if not held:
-            continue
+    for section in sections:
+        held = [row for row in found["rows"] if f"{row['mode']}/{row['snr']}" in SECTIONS[section]]
         about = f"`{command}`, commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}, "
         about += f"{len(held)} of {found['of'][section]} cells.\n\n"
         begin, end = f"<!-- {section} begin -->", f"<!-- {section} end -->"
@@ -104,7 +102,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one corner: is a pool found where it is?")
     parser.add_argument("--cache", type=Path, default=ROOT / "results" / "recovery_cells")
     parser.add_argument("--tables-only", action="store_true", help="fit nothing")
-    parser.add_argument("--write-docs", action="store_true", help="write the tables into docs/recovery.md")
+    about = "write the tables of sections into docs/recovery.md; by default of all"
+    parser.add_argument("--write-docs", nargs="*", choices=SECTIONS, metavar="SECTION", help=about)
     parser.add_argument("--out", help="file to write the results to, JSON")
     options = parser.parse_args()
     everything = all_cells(options.seeds, options.steps)
@@ -116,9 +115,9 @@ def main() -> None:
     print(f"\n{found['cells']} of {sum(found['of'].values())} cells; {left} left for want of time")
     if options.out:
         Path(options.out).write_text(json.dumps(found, indent=1))
-    if options.write_docs:
+    if options.write_docs is not None:
         command = shlex.join(["python", "benchmarks/recovery.py", *sys.argv[1:]])
-        write_docs(found, command, ROOT / "docs" / "recovery.md")
+        write_docs(found, options.write_docs or list(SECTIONS), command, ROOT / "docs" / "recovery.md")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recovery_parts.cells import Cell, load, truth_of
-from recovery_parts.designs import CONTROL, COUPLINGS, DESIGNS, FED_TWINS, right_designs
+from recovery_parts.designs import CONTROL, COUPLINGS, DESIGNS, FED_TWINS, LEARNED, right_designs
 from recovery_parts.scores import against, correlation, coupling_of, norm
 from recovery_parts.world import TRUTHS
 
@@ -144,14 +144,14 @@ def markdown(found: list[Row]) -> str:
         parts[-1] += f"\n\nExplained variance of single responses, median over neurons: {_reliability(found, snr)}."
         parts.append(f"### Known drive, {snr} SNR: norm of the coupling found, less that of the none-truth twin\n")
         parts[-1] += "\n" + _coupling(found, mode="oracle", snr=snr)
-    if parts:
+    if any(_is(row, mode="oracle", snr="high") for row in found):
         parts.append(f"### What the right designs recover (high SNR)\n\n{_recovered(found)}")
+    if parts:
         parts.append(f"### Recorded-fed minus prediction-fed, single-trial R2\n\n{_fed(found)}")
-    parts += [
-        f"### Core {mode}, high SNR: noise-free FEVE\n\n{_feve(found, mode=mode, snr='high')}"
-        for mode in ("learned", "frozen")
-        if any(row["mode"] == mode for row in found)
-    ]
+    for mode in ("learned", "frozen"):
+        if any(row["mode"] == mode for row in found):
+            parts.append(f"### Core {mode}, high SNR: noise-free FEVE\n\n{_feve(found, mode=mode, snr='high')}")
+            parts.append(f"### Core {mode}: FEVE over the static control's, by seed\n\n{_gained(found, mode)}")
     parts.append(f"### Does the right design win its row?\n\n{_verdicts(found)}")
     return "\n\n".join(parts)
 
@@ -203,6 +203,33 @@ def _recovered(found: list[Row]) -> str:
                 if not np.isnan(value):
                     lines.append(f"| {truth} | `{design}` | {key.removeprefix('found ')} | {value:.3f} | {less:+.3f} |")
     return "\n".join(lines)
+
+
+def _gained(found: list[Row], mode: str) -> str:
+    """What a design adds where its truth holds, and in the twins without a mechanism."""
+    lines = ["| truth | design | mean | less twin | by seed | in the none-truth twins |", "|---|---|---|---|---|---|"]
+    for truth, designs in LEARNED.items():
+        for design in designs:
+            here, twin = (_over_control(found, mode=mode, truth=t, design=design) for t in (truth, "none"))
+            if here and design != CONTROL:
+                name = f"**`{design}`**" if design in right_designs(truth) else f"`{design}`"
+                less = f"{np.mean(here) - np.mean(twin):+.3f}" if twin else ""
+                lines.append(
+                    f"| {truth} | {name} | {np.mean(here):+.3f} | {less} | {_signed(here)} | {_signed(twin)} |"
+                )
+    return "\n".join(lines)
+
+
+def _over_control(found: list[Row], *, design: str, **which: Any) -> list[float]:
+    """FEVE less the static control's, by seed."""
+    own, control = (
+        {row["seed"]: row["feve"] for row in found if _is(row, design=name, **which)} for name in (design, CONTROL)
+    )
+    return [own[seed] - control[seed] for seed in own if seed in control]
+
+
+def _signed(values: list[float]) -> str:
+    return ", ".join(f"{value:+.3f}" for value in values)
 
 
 def _fed(found: list[Row]) -> str:
