@@ -17,7 +17,7 @@ MOST_PROTECTED_FIRST = (FINAL_TEST, DEV_TEST, VALIDATION, TRAIN)
 
 
 def split_by_stimulus(
-    stimulus_ids: Int[np.ndarray, " clips"], fractions: Mapping[str, float], seed: int
+    stimulus_ids: Int[np.ndarray, " clips"], fractions: Mapping[str, float], seed: int, unit: str = "different stimuli"
 ) -> tuple[str, ...]:
     """Give every clip a tier: a seeded share of the stimuli for each named tier, training for the rest.
 
@@ -29,6 +29,7 @@ def split_by_stimulus(
         stimulus_ids: one per clip; repeats share theirs and stay together.
         fractions: share of the stimuli per tier.
         seed: of the split.
+        unit: what is split, for the message.
 
     Raises:
         DataError: too few stimuli, so that none would be left to train on.
@@ -38,8 +39,8 @@ def split_by_stimulus(
     if sum(counts.values()) >= len(stimuli):
         wanted = ", ".join(f"{tier} {count}" for tier, count in counts.items())
         raise DataError(
-            f"{len(stimuli)} different stimuli cannot be split into {wanted} and some for training; "
-            "use smaller fractions or more stimuli"
+            f"{len(stimuli)} {unit} cannot be split into {wanted} and some for training; "
+            f"use smaller fractions or more {unit.split()[-1]}"
         )
     names = [tier for tier, count in counts.items() for _ in range(count)]
     tier_of = dict(zip(stimuli, names, strict=False))

@@ -70,7 +70,7 @@ def _gains(rates: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Per neuron: nats gained over its mean count, spikes, and scored bins."""
     if rates.shape != counts.shape:
         raise ValueError(f"rates are {rates.shape} and counts {counts.shape}; give a rate per bin for each count")
-    r, n = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (rates, counts))
+    r, n = (x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1]).astype(np.float64) for x in (rates, counts))
     known = ~np.isnan(n)
     if not np.isfinite(r[known]).all() or (r[known] < 0).any():
         raise ValueError(
@@ -247,9 +247,13 @@ def few_shot_bits(
         x, n = (array[trials].reshape(-1, array.shape[-1]) for array in (train_latents, train_counts))
         new = eval_latents.reshape(-1, eval_latents.shape[-1])
         rates = np.stack([_regressed(x, column, new, penalty) for column in n.T], axis=-1)
+        if not np.isfinite(rates).all():
+            found.append(NlbScore(float("nan"), f"latents lie so far from those of {shots} trials that rates overflow"))
+            continue
         found.append(bits_per_spike(rates.reshape(eval_counts.shape), eval_counts))
     known = [score.value for score in found if not np.isnan(score.value)]
-    return NlbScore(float(np.mean(known)) if known else float("nan"), found[0].unscored)
+    reasons = [score.unscored for score in found if score.unscored]
+    return NlbScore(float(np.mean(known)) if known else float("nan"), reasons[0] if reasons else "")
 
 
 def _regressed(x: np.ndarray, counts: np.ndarray, new: np.ndarray, penalty: float) -> np.ndarray:
@@ -261,4 +265,5 @@ def _regressed(x: np.ndarray, counts: np.ndarray, new: np.ndarray, penalty: floa
     center, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
     fit = PoissonRegressor(alpha=penalty, max_iter=1000).fit((x[known] - center) / scale, counts[known])
-    return fit.predict((new - center) / scale)
+    with np.errstate(over="ignore"):  # said as such where it is scored
+        return fit.predict((new - center) / scale)

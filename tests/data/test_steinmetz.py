@@ -108,7 +108,11 @@ ARRAYS = trials_first()
         ({}, {"rebin": 3}, "8 bins cannot be added up by 3; choose a divisor"),
         ({}, {"window_s": (-0.1, 0.05)}, r"window_s is \[-0.1, 0.05\], but bins span 0 to 0.08 s"),
         ({}, {"window_s": (0.05, 0.05)}, "give a window inside, its earlier end first"),
-        ({}, {"split": TrialSplit(final_test=0.9)}, "cannot be split into"),
+        (
+            {},
+            {"split": TrialSplit(final_test=0.9)},
+            "trials cannot be split into .* or more trials",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(written, changes, options, match):

@@ -222,6 +222,17 @@ def test_a_neuron_silent_in_the_drawn_trials_is_scored_all_the_same():
     assert math.isfinite(found.value)
 
 
+def test_latents_far_from_those_of_the_drawn_trials_are_not_scored_and_it_says_so():
+    far = RATES[TRAIN:] * 1e6
+    found = few_shot_bits(RATES[:TRAIN], COUNTS[:TRAIN], far, COUNTS[TRAIN:], shots=2, draws=2)
+    assert math.isnan(found.value)
+    assert "latents lie so far from those of 2 trials that rates overflow" in found.unscored
+
+
+def test_no_neurons_have_no_scores():
+    assert bits_per_spike_per_neuron(np.zeros((3, 4, 0)), np.zeros((3, 4, 0))).shape == (0,)
+
+
 def test_more_shots_than_trials_are_refused():
     with pytest.raises(ValueError, match="shots is 13 and there are 12 training trials"):
         few_shot_bits(RATES[:TRAIN], COUNTS[:TRAIN], RATES[TRAIN:], COUNTS[TRAIN:], shots=13)

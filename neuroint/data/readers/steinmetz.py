@@ -110,7 +110,7 @@ def _session(path: Path, split: TrialSplit, rebin: int, window_s: Window | None)
         path.stem if path.suffix == ".npz" else path.name,
         table.mouse,
         counts,
-        split_by_stimulus(np.arange(len(counts)), shares, split.seed),
+        split_by_stimulus(np.arange(len(counts)), shares, split.seed, "trials"),
         conditions.ravel().astype(np.int64),
         bin_s=round(table.bin_s * rebin, 9),
         cautions=(REMARK,),
