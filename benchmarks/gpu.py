@@ -112,10 +112,10 @@ def _core(case: Any, half: bool, compiled: bool, options: argparse.Namespace, re
 
 def stage_rows(options: argparse.Namespace) -> list[Row]:
     """The plain step, then every stage alone."""
-    plain, rows = None, []
+    plain, rows = 0.0, []
     for kind, name in [(PLAIN, PLAIN), *registered()]:
         torch.manual_seed(0)
-        row = {"kind": kind, "name": name} | _refusable(_stage, kind, name, options)
+        row: Row = {"kind": kind, "name": name} | _refusable(_stage, kind, name, options)
         plain = row["milliseconds"] if kind == PLAIN else plain
         if kind != PLAIN and "milliseconds" in row:
             row["share_of_step"] = round(row["milliseconds"] / (row["milliseconds"] + plain), 3)

@@ -66,13 +66,8 @@ class Seq2Seq(nn.Module):
         self.feature_shape = (latents, 1, 1)
         self.lost_frames = 0
 
-    def train(self, mode: bool = True) -> Seq2Seq:
-        """Switch all but the network, which has no dropout: cuDNN goes back through it in training mode only."""
-        super().train(mode)
-        self.recurrent.train()
-        return self
-
     def forward(self, inputs: Inputs) -> Float[Tensor, "batch time latents 1 1"]:
         """Run over the clip and average the directions."""
+        self.recurrent.train()  # cuDNN goes back through it in this mode only; without dropout it is the other one, too
         states, _ = self.recurrent(observed_of("seq2seq", inputs))
         return states.unflatten(-1, (self.directions, -1)).mean(-2)[..., None, None]
