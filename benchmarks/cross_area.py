@@ -143,7 +143,8 @@ class Cells:
 
     def score(self, core: str, session: Session, seed: int, *words: str) -> float:
         """Bits per spike of a fit, from the file if it is known."""
-        key = " ".join((core, json.dumps(CORES[core]), json.dumps(TRAINING), session.name, str(seed), *words))
+        sizes = f"{session.facts.observed_channels} to {session.facts.n_neurons}"
+        key = " ".join((core, json.dumps(CORES[core]), json.dumps(TRAINING), session.name, str(seed), sizes, *words))
         if key not in self.held:
             self.held[key] = fitted_bits(core, session, seed)
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -153,18 +154,20 @@ class Cells:
 
 
 class Pairs(NamedTuple):
-    """Bits per spike, seeds first: from every area to every one, of shuffled trials, and of the time course."""
+    """Bits per spike, seeds first: from every area to every one, and the best null of the same predicted neurons."""
 
     found: Float[np.ndarray, "seeds sources targets"]
-    shuffled: Float[np.ndarray, "seeds draws targets"]
-    course: Float[np.ndarray, "seeds targets"]
+    shuffled: Float[np.ndarray, "seeds kinds targets"]
+    course: Float[np.ndarray, "seeds kinds targets"]
 
 
 def matrix(session: Session, core: str, areas: list[str], neurons: int, seeds: int, cells: Cells) -> str:
-    """Bits per spike of every area or group from every one; rows are read, columns predicted."""
+    """Bits per spike of every area or group from every one; rows are read, columns predicted.
+
+    Nulls are those of the neurons that are predicted: all of an area (kind 0), or on the diagonal its half (kind 1).
+    """
     everywhere = range(len(areas))
-    shape = (len(areas), len(areas))
-    pairs = Pairs(np.zeros((seeds, *shape)), np.zeros((seeds, SHUFFLED, len(areas))), np.zeros((seeds, len(areas))))
+    pairs = Pairs(*(np.zeros((seeds, rows, len(areas))) for rows in (len(areas), 2, 2)))
     for seed, column in np.ndindex(seeds, len(areas)):
         target = areas[column]
 
@@ -173,27 +176,35 @@ def matrix(session: Session, core: str, areas: list[str], neurons: int, seeds: i
 
         for row in everywhere:
             pairs.found[seed, row, column] = cells.score(core, pair(row), seed, areas[row], target)
-        for draw in range(SHUFFLED):
-            row = (column + 1 + draw) % len(areas)  # not the target itself
-            words = (areas[row], target, f"shuffled {draw}")
-            control = shuffle_observed(pair(row), draw + SHUFFLED * seed)
-            pairs.shuffled[seed, draw, column] = cells.score(core, control, seed, *words)
-        pairs.course[seed, column] = cells.score("time_course", pair((column + 1) % len(areas)), seed, target)
+        others = [(column + 1 + draw) % len(areas) for draw in range(SHUFFLED)]
+        for kind, rows in enumerate((others, [column] * SHUFFLED)):
+            pairs.shuffled[seed, kind, column] = max(
+                cells.score(
+                    core,
+                    shuffle_observed(pair(row), draw + SHUFFLED * seed),
+                    seed,
+                    *(areas[row], target, f"shuffled {draw}"),
+                )
+                for draw, row in enumerate(rows)
+            )
+            pairs.course[seed, kind, column] = cells.score("time_course", pair(rows[0]), seed, target)
     counts = [observe_others(session, 0.5, 0, [areas[i - 1]], [areas[i]]).facts.n_neurons for i in everywhere]
     return _matrix_table(areas, counts, pairs)
 
 
 def _matrix_table(areas: list[str], counts: list[int], pairs: Pairs) -> str:
-    """A cell is bold where every seed is above its time course and all shuffled fits of the same target."""
-    chance = np.maximum(pairs.shuffled.max(axis=1), pairs.course)
+    """A cell is bold where every seed is above the time course and the shuffled fits of the same neurons."""
+    chance = np.maximum(pairs.shuffled, pairs.course)
     heads = [f"{area} ({count})" for area, count in zip(areas, counts, strict=True)]
     lines = ["| from \\ to | " + " | ".join(heads) + " |", "|---" * (len(areas) + 1) + "|"]
     for row, area in enumerate(areas):
-        held = pairs.found[:, row].T
-        marks = ["**" if beats.all() else "" for beats in (pairs.found[:, row] > chance).T]
-        lines.append(f"| {area} | " + " | ".join(map(_over_seeds, held, marks)) + " |")
-    for label, values in (("shuffled trials, larger of 2", pairs.shuffled.max(axis=1)), ("time course", pairs.course)):
-        lines.append(f"| *{label}* | " + " | ".join(map(_over_seeds, values.T)) + " |")
+        null = np.stack([chance[:, int(row == column), column] for column in range(len(areas))], axis=-1)
+        marks = ["**" if beats.all() else "" for beats in (pairs.found[:, row] > null).T]
+        lines.append(f"| {area} | " + " | ".join(map(_over_seeds, pairs.found[:, row].T, marks)) + " |")
+    labels = ("", ", half of the area")
+    for name, values in (("shuffled trials, larger of 2", pairs.shuffled), ("time course", pairs.course)):
+        for kind, label in enumerate(labels):
+            lines.append(f"| *{name}{label}* | " + " | ".join(map(_over_seeds, values[:, kind].T)) + " |")
     return "\n".join(lines)
 
 

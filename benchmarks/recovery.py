@@ -84,6 +84,8 @@ def write_docs(found: dict[str, Any], sections: list[str], command: str, page: P
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     for section in sections:
         held = [row for row in found["rows"] if f"{row['mode']}/{row['snr']}" in SECTIONS[section]]
+        if not held:
+            raise SystemExit(f"there is no cell of section '{section}'; name those of --cells with --write-docs")
         about = f"`{command}`, commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}, "
         about += f"{len(held)} of {found['of'][section]} cells.\n\n"
         begin, end = f"<!-- {section} begin -->", f"<!-- {section} end -->"

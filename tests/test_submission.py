@@ -12,15 +12,16 @@ from typer.testing import CliRunner
 
 from neuroint.cli import app
 from neuroint.config import load_sweep
-from neuroint.data.nlb.hdf5 import read_arrays
+from neuroint.data.nlb.hdf5 import read_arrays, write_arrays
 from neuroint.data.readers.nlb import read_folder
 from neuroint.data.simulators.nlb import simulate_nlb
 from neuroint.metrics.nlb_evaluation import evaluate_nlb
 from neuroint.recordings import open_for
 from neuroint.runtime import LocalRuntime
 from neuroint.sweep.selection import METRIC
+from neuroint.sweep.submission import predicted_splits
 from neuroint.tracking import Journal
-from neuroint.train import train_trial
+from neuroint.train import finished_predictor, train_trial
 
 KEYS = ("confirm-ndt-c0-s0", "confirm-ndt-c0-s1")
 
@@ -68,6 +69,16 @@ def ask(*arguments):
     return CliRunner().invoke(app, ["submission", *map(str, arguments)])
 
 
+def best_of(folder):
+    return max(KEYS, key=lambda key: record_of(folder).runs[key].metrics[METRIC])
+
+
+def predictor_of(folder, key):
+    config = load_sweep(folder / "sweep.yaml").trial("ndt", {}, key=key, phase="confirm", seed=0)
+    runtime = LocalRuntime(device=torch.device("cpu"))
+    return finished_predictor(config, open_for(config), folder / "runs" / key / "best.safetensors", runtime)
+
+
 def choose(folder, *members):
     """Enter an ensemble as the command of that name does."""
     about = {"phase": "ensemble", "arm": "ndt", "seed": None, "tags": {}, "params": {"ensemble.members": list(members)}}
@@ -77,7 +88,7 @@ def choose(folder, *members):
 def test_the_best_run_by_validation_predicts_all_that_the_benchmark_scores(folder, tmp_path):
     outcome = ask(folder, tmp_path / "mine.h5", "--arm", "ndt")
     assert outcome.exit_code == 0, outcome.output
-    assert max(KEYS, key=lambda key: record_of(folder).runs[key].metrics[METRIC]) in outcome.output
+    assert best_of(folder) in outcome.output
     data = read_folder(Path(load_sweep(folder / "sweep.yaml").data.path))
     written, counts = read_arrays(tmp_path / "mine.h5", "mc_maze"), data.counts["train"]
     held_out, window = counts.shape[2] - data.held_in, counts.shape[1] - data.forward_bins
@@ -87,9 +98,30 @@ def test_the_best_run_by_validation_predicts_all_that_the_benchmark_scores(folde
     assert np.isfinite(evaluate_nlb(data.target, written)["co-bps"].value)
 
 
-def test_no_test_tier_is_read_for_it(folder, tmp_path):
-    ask(folder, tmp_path / "mine.h5", "--arm", "ndt")
-    assert not record_of(folder).test_reads
+def test_nothing_that_is_scored_has_a_part_in_it(folder, tmp_path):
+    """Counts of held-out neurons are withheld in a second copy of the files: the same rates come out."""
+    assert ask(folder, tmp_path / "mine.h5", "--arm", "ndt").exit_code == 0
+    asked = yaml.safe_load((folder / "sweep.yaml").read_text())
+    withheld = Path(shutil.copytree(asked["data"]["path"], tmp_path / "withheld"))
+    target = read_arrays(withheld / "target.h5", "mc_maze")
+    scored = {k: np.full_like(v, np.nan, dtype=float) for k, v in target.items() if k.startswith("eval_spikes_heldout")}
+    (withheld / "target.h5").unlink()
+    write_arrays(withheld / "target.h5", {k: v for k, v in target.items() if k not in scored} | scored, "mc_maze")
+    rates = [
+        predicted_splits(predictor_of(folder, best_of(folder)), read_folder(path), "mc_maze_5ms")
+        for path in (Path(asked["data"]["path"]), withheld)
+    ]
+    for split, found in rates[0].items():
+        np.testing.assert_array_equal(found, rates[1][split])
+
+
+def test_an_unfinished_sweep_and_changed_files_are_refused(folder, tmp_path):
+    journal = folder / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in lines if "sweep_finished" not in line))
+    outcome = ask(folder, tmp_path / "mine.h5", "--arm", "ndt")
+    assert outcome.exit_code == 2
+    assert "finish it with --resume before an arm of it predicts" in " ".join(outcome.stderr.split())
 
 
 def test_an_ensemble_is_the_mean_of_its_runs_rates(folder, tmp_path):

@@ -75,8 +75,8 @@ def end_to_end(world: Known, design: Design, control: Control, seed: int) -> Fit
     parts, model = video_parts(world), _with_core(world, design).to(DEVICE)
     for name in ("core", "readouts"):
         getattr(model, name).load_state_dict(getattr(control.model, name).state_dict())
-    if design == control.design:
-        model.load_state_dict(control.model.state_dict())
+    if design.normalization == control.design.normalization:  # an interaction goes on from the control's saturation
+        model.normalization.load_state_dict(control.model.normalization.state_dict())
     about = fit(model, parts[0], parts[1], THEN_ALL, seed)
     behind, _ = _behind(model, world, design)
     for name in ("normalization", "interaction"):

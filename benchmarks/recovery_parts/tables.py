@@ -144,8 +144,8 @@ def markdown(found: list[Row]) -> str:
         parts[-1] += f"\n\nExplained variance of single responses, median over neurons: {_reliability(found, snr)}."
         parts.append(f"### Known drive, {snr} SNR: norm of the coupling found, less that of the none-truth twin\n")
         parts[-1] += "\n" + _coupling(found, mode="oracle", snr=snr)
-    if any(_is(row, mode="oracle", snr="high") for row in found):
-        parts.append(f"### What the right designs recover (high SNR)\n\n{_recovered(found)}")
+    for snr in dict.fromkeys(row["snr"] for row in found if row["mode"] == "oracle"):
+        parts.append(f"### What the right designs recover, {snr} SNR\n\n{_recovered(found, snr)}")
     if parts:
         parts.append(f"### Recorded-fed minus prediction-fed, single-trial R2\n\n{_fed(found)}")
     for mode in ("learned", "frozen"):
@@ -187,7 +187,7 @@ def _coupling(found: list[Row], **where: Any) -> str:
     return _matrix(found, entry, **where) + "\n\n\\* reports coupling"
 
 
-def _recovered(found: list[Row]) -> str:
+def _recovered(found: list[Row], snr: str) -> str:
     """Beside the truth: exponent 2, tau .2 s, strength of history 6, of the pool 8 times the mean of its weighted E."""
     wanted = {
         "own_history": ("found exponent", "found tau_s", "found strength"),
@@ -197,7 +197,7 @@ def _recovered(found: list[Row]) -> str:
     lines = ["| truth | design | score | value | less twin |", "|---|---|---|---|---|"]
     for truth, keys in wanted.items():
         for design in right_designs(truth):
-            which = {"mode": "oracle", "snr": "high", "truth": truth, "design": design}
+            which = {"mode": "oracle", "snr": snr, "truth": truth, "design": design}
             for key in keys:
                 value, less = mean_of(found, key, **which), mean_of(found, f"less_twin.{key}", **which)
                 if not np.isnan(value):
@@ -213,23 +213,23 @@ def _gained(found: list[Row], mode: str) -> str:
             here, twin = (_over_control(found, mode=mode, truth=t, design=design) for t in (truth, "none"))
             if here and design != CONTROL:
                 name = f"**`{design}`**" if design in right_designs(truth) else f"`{design}`"
-                less = f"{np.mean(here) - np.mean(twin):+.3f}" if twin else ""
-                lines.append(
-                    f"| {truth} | {name} | {np.mean(here):+.3f} | {less} | {_signed(here)} | {_signed(twin)} |"
-                )
+                both = [here[seed] - twin[seed] for seed in here if seed in twin]
+                less = f"{np.mean(both):+.3f}" if both else ""
+                mean = f"{np.mean(list(here.values())):+.3f}"
+                lines.append(f"| {truth} | {name} | {mean} | {less} | {_signed(here)} | {_signed(twin)} |")
     return "\n".join(lines)
 
 
-def _over_control(found: list[Row], *, design: str, **which: Any) -> list[float]:
+def _over_control(found: list[Row], *, design: str, **which: Any) -> dict[int, float]:
     """FEVE less the static control's, by seed."""
     own, control = (
         {row["seed"]: row["feve"] for row in found if _is(row, design=name, **which)} for name in (design, CONTROL)
     )
-    return [own[seed] - control[seed] for seed in own if seed in control]
+    return {seed: own[seed] - control[seed] for seed in own if seed in control}
 
 
-def _signed(values: list[float]) -> str:
-    return ", ".join(f"{value:+.3f}" for value in values)
+def _signed(values: dict[int, float]) -> str:
+    return ", ".join(f"{value:+.3f}" for value in values.values())
 
 
 def _fed(found: list[Row]) -> str:

@@ -20,6 +20,7 @@ from scipy.special import gammaln
 from neuroint.seeding import generator
 
 LEAST_RATE = 1e-9  # spikes per bin that a rate of exactly 0 counts as, as in the benchmark
+EXTRAPOLATED = 10.0  # times the largest count: the highest rate that a regression on few trials may read
 RIDGE_ALPHAS = np.logspace(-4, 0, 9)
 FOLDS = 5  # of the search over ridge penalties
 FEWEST_FOR_CORRELATION = 2
@@ -234,7 +235,8 @@ def few_shot_bits(
 
     Extraneous dynamics in the latents do not harm co-bps, but do harm this. ``draws`` sets of ``shots`` trials are
     drawn; the score is the mean over them of pooled bits per spike. Its null is the mean count, 0; compare it at the
-    same ``shots``. A neuron silent in the drawn trials is predicted at ``LEAST_RATE``.
+    same ``shots``. A neuron silent in the drawn trials is predicted at ``LEAST_RATE``. Latents far from
+    the drawn ones are read as at most ``EXTRAPOLATED`` times the largest count: exponentials of them have no bound.
 
     Raises:
         ValueError: more shots than trials.
@@ -247,13 +249,10 @@ def few_shot_bits(
         x, n = (array[trials].reshape(-1, array.shape[-1]) for array in (train_latents, train_counts))
         new = eval_latents.reshape(-1, eval_latents.shape[-1])
         rates = np.stack([_regressed(x, column, new, penalty) for column in n.T], axis=-1)
-        if not np.isfinite(rates).all():
-            found.append(NlbScore(float("nan"), f"latents lie so far from those of {shots} trials that rates overflow"))
-            continue
+        rates = np.minimum(rates, EXTRAPOLATED * np.nanmax(n, initial=1))
         found.append(bits_per_spike(rates.reshape(eval_counts.shape), eval_counts))
     known = [score.value for score in found if not np.isnan(score.value)]
-    reasons = [score.unscored for score in found if score.unscored]
-    return NlbScore(float(np.mean(known)) if known else float("nan"), reasons[0] if reasons else "")
+    return NlbScore(float(np.mean(known)) if known else float("nan"), found[0].unscored)
 
 
 def _regressed(x: np.ndarray, counts: np.ndarray, new: np.ndarray, penalty: float) -> np.ndarray:

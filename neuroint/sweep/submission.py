@@ -17,10 +17,11 @@ from neuroint.data.nlb.submission import write_submission
 from neuroint.data.readers.nlb import read_folder
 from neuroint.fit import WEIGHTS_FILE
 from neuroint.prediction import Predictor
-from neuroint.recordings import open_for
+from neuroint.recordings import open_data, open_for
 from neuroint.registry import nearest
 from neuroint.results import CONFIG_FILE
 from neuroint.runtime import LocalRuntime
+from neuroint.sweep.driver import check_data
 from neuroint.sweep.ensembling import CHOSEN
 from neuroint.sweep.selection import ENSEMBLE, ArmError, finished_runs
 from neuroint.tracking.journal import RunRecord, SweepRecord
@@ -43,7 +44,8 @@ def write_arm(folder: Path, arm: str, out: Path) -> list[str]:
         the runs whose rates are in the file.
 
     Raises:
-        ValueError: the data are no files of the benchmark, or no arm has that name.
+        ValueError: the data are no files of the benchmark or have changed, the sweep is not finished, or no arm has
+            that name.
         ArmError: no run of the arm is finished with its weights.
         DataError: the rates are not those of all bins, or no spikes per bin.
     """
@@ -53,8 +55,11 @@ def write_arm(folder: Path, arm: str, out: Path) -> list[str]:
             f"{folder} was run with reader '{sweep.data.reader}', expected 'nlb', whose files a submission answers; "
             "run the sweep on a folder of the Neural Latents Benchmark"
         )
+    if (status := SweepRecord.from_journal(folder / "journal.jsonl").status) != "finished":
+        raise ValueError(f"the sweep is {status}; finish it with --resume before an arm of it predicts")
     if arm not in sweep.arms:
         raise ValueError(f"'{arm}' is not an arm.{nearest(arm, sweep.arms)} Arms: {', '.join(sweep.arms)}")
+    check_data(folder, open_data(sweep.data))
     runs = _members(folder, arm, list(sweep.arms[arm].distributions))
     known = inspect.signature(read_folder).parameters
     options = {name: value for name, value in sweep.data.options.items() if name in known}

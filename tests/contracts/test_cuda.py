@@ -77,8 +77,8 @@ def check_half_precision(module, run, *given):
         out = run(module, *given)
     if out.requires_grad:
         out.float().square().mean().backward()
-    scale = exact.abs().max().clamp(min=1)
-    assert (out.float() - exact).abs().max() < 0.5 * scale
+    does = exact - given[0] if exact.shape == given[0].shape else exact - exact.mean()  # what a stage adds to a drive
+    assert (out.float() - exact).abs().max() < 0.05 * does.abs().max() + 0.02 * exact.abs().max()
     assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
 
 
