@@ -35,6 +35,7 @@ TRAIN_CLIPS = 96  # behind cores learned from 12 clips nothing could be told (do
 CONTROL_FIRST = Training(steps=3000, learning_rate=0.01, check_every=100, batch=24)
 THEN_ALL = Training(steps=500, learning_rate=0.005, check_every=50, batch=24)
 STAGES_ONLY = Training(batch=24)
+KEPT = "core, readout, saturation"  # of the control, from which an interaction goes on
 CPU = torch.device("cpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -42,8 +43,8 @@ Fitted = tuple[PopulationModel, Split, dict[str, Any]]
 
 
 def recipe(*then: Training) -> list[Any]:
-    """Everything that the numbers depend on, but for the program and the design, up to the control or beyond."""
-    return [CORE, READOUT, TRAIN_CLIPS, *(part.recipe() for part in (CONTROL_FIRST, *then))]
+    """Everything that the numbers depend on, but for world, program and design, up to the control or beyond."""
+    return [CORE, READOUT, TRAIN_CLIPS, KEPT, *(part.recipe() for part in (CONTROL_FIRST, *then))]
 
 
 class Control(NamedTuple):
@@ -56,7 +57,8 @@ class Control(NamedTuple):
 def fitted_control(world: Known, design: Design, seed: int, cache: Path) -> Control:
     """Fit the static control once per world; its weights are kept in a file."""
     model = _with_core(world, design).to(DEVICE)
-    digest = hashlib.blake2b(json.dumps(recipe()).encode(), digest_size=8).hexdigest()
+    about = [*recipe(), world.facts.mean_responses.tolist()]  # which no other setting of the world gives
+    digest = hashlib.blake2b(json.dumps(about).encode(), digest_size=8).hexdigest()
     file = cache / f"control-{world.name}-{digest}.pt"
     if file.is_file():
         model.load_state_dict(torch.load(file, map_location=DEVICE, weights_only=True))
