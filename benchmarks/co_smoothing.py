@@ -107,12 +107,12 @@ def _benchmark(config: TrialConfig, session: Session, weights: Path, path: Path)
     from neuroint.data.nlb.hdf5 import read_arrays
     from neuroint.data.nlb.names import group_name
     from neuroint.data.nlb.submission import split_rates
-    from neuroint.data.readers.nlb import read_folder
+    from neuroint.data.readers.nlb import choice_of, read_folder
     from neuroint.sweep.submission import predicted_splits
 
     options = config.data.options
-    group = group_name(options.get("dataset", "mc_maze"), options.get("bin_ms", 5))
-    data = read_folder(path, **{name: value for name, value in options.items() if name not in ("validation", "seed")})
+    group = group_name(choice_of(options, "dataset"), choice_of(options, "bin_ms"))
+    data = read_folder(path, options)
     predictor = finished_predictor(config, [session], weights, LocalRuntime(device=torch.device("cpu")))
     rates = predicted_splits(predictor, data, session.name)
     predicted = split_rates(data, rates)

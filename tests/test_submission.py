@@ -1,5 +1,6 @@
 """A submission to the Neural Latents Benchmark from a finished sweep: whose rates, in which unit, and bad input."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -30,7 +31,7 @@ KEYS = ("confirm-ndt-c0-s0", "confirm-ndt-c0-s1")
 def made(tmp_path_factory):
     """A sweep on generated files: of one arm two runs of an epoch, of the other none."""
     data, folder = simulate_nlb(tmp_path_factory.mktemp("nlb") / "files"), tmp_path_factory.mktemp("results") / "small"
-    (frames,) = {counts.shape[1] for counts in read_folder(data).counts.values()}
+    (frames,) = {counts.shape[1] for counts in read_folder(data, {}).counts.values()}
     folder.mkdir()
     asked = question(
         data={"reader": "nlb", "path": str(data)},
@@ -89,7 +90,7 @@ def test_the_best_run_by_validation_predicts_all_that_the_benchmark_scores(folde
     outcome = ask(folder, tmp_path / "mine.h5", "--arm", "ndt")
     assert outcome.exit_code == 0, outcome.output
     assert best_of(folder) in outcome.output
-    data = read_folder(Path(load_sweep(folder / "sweep.yaml").data.path))
+    data = read_folder(Path(load_sweep(folder / "sweep.yaml").data.path), {})
     written, counts = read_arrays(tmp_path / "mine.h5", "mc_maze"), data.counts["train"]
     held_out, window = counts.shape[2] - data.held_in, counts.shape[1] - data.forward_bins
     assert written["train_rates_heldin"].shape == (len(counts), window, data.held_in)
@@ -108,20 +109,30 @@ def test_nothing_that_is_scored_has_a_part_in_it(folder, tmp_path):
     (withheld / "target.h5").unlink()
     write_arrays(withheld / "target.h5", {k: v for k, v in target.items() if k not in scored} | scored, "mc_maze")
     rates = [
-        predicted_splits(predictor_of(folder, best_of(folder)), read_folder(path), "mc_maze_5ms")
+        predicted_splits(predictor_of(folder, best_of(folder)), read_folder(path, {}), "mc_maze_5ms")
         for path in (Path(asked["data"]["path"]), withheld)
     ]
     for split, found in rates[0].items():
         np.testing.assert_array_equal(found, rates[1][split])
 
 
-def test_an_unfinished_sweep_and_changed_files_are_refused(folder, tmp_path):
+def test_an_unfinished_sweep_is_refused(folder, tmp_path):
     journal = folder / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)
     journal.write_text("".join(line for line in lines if "sweep_finished" not in line))
     outcome = ask(folder, tmp_path / "mine.h5", "--arm", "ndt")
     assert outcome.exit_code == 2
     assert "finish it with --resume before an arm of it predicts" in " ".join(outcome.stderr.split())
+
+
+def test_a_sweep_on_files_that_have_changed_is_refused(folder, tmp_path):
+    journal = folder / "journal.jsonl"
+    begun, *rest = journal.read_text().splitlines()
+    journal.write_text("\n".join([json.dumps(json.loads(begun) | {"tags": {"data_hash": "0" * 16}}), *rest]) + "\n")
+    outcome = ask(folder, tmp_path / "mine.h5", "--arm", "ndt")
+    assert outcome.exit_code == 2
+    assert f"began with recordings of hash {'0' * 16}" in " ".join(outcome.stderr.split())
+    assert not (tmp_path / "mine.h5").exists()
 
 
 def test_an_ensemble_is_the_mean_of_its_runs_rates(folder, tmp_path):

@@ -264,5 +264,5 @@ def _regressed(x: np.ndarray, counts: np.ndarray, new: np.ndarray, penalty: floa
     center, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
     fit = PoissonRegressor(alpha=penalty, max_iter=1000).fit((x[known] - center) / scale, counts[known])
-    with np.errstate(over="ignore"):  # said as such where it is scored
+    with np.errstate(over="ignore"):  # held below a bound where it is scored
         return fit.predict((new - center) / scale)

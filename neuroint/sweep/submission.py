@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from neuroint.config import TrialConfig, load_sweep
 from neuroint.data.base import Inputs
 from neuroint.data.nlb.files import NlbData
 from neuroint.data.nlb.submission import write_submission
-from neuroint.data.readers.nlb import read_folder
+from neuroint.data.readers.nlb import choice_of, read_folder
 from neuroint.fit import WEIGHTS_FILE
 from neuroint.prediction import Predictor
 from neuroint.recordings import open_data, open_for
@@ -55,25 +54,23 @@ def write_arm(folder: Path, arm: str, out: Path) -> list[str]:
             f"{folder} was run with reader '{sweep.data.reader}', expected 'nlb', whose files a submission answers; "
             "run the sweep on a folder of the Neural Latents Benchmark"
         )
-    if (status := SweepRecord.from_journal(folder / "journal.jsonl").status) != "finished":
-        raise ValueError(f"the sweep is {status}; finish it with --resume before an arm of it predicts")
+    record = SweepRecord.from_journal(folder / "journal.jsonl")
+    if record.status != "finished":
+        raise ValueError(f"the sweep is {record.status}; finish it with --resume before an arm of it predicts")
     if arm not in sweep.arms:
         raise ValueError(f"'{arm}' is not an arm.{nearest(arm, sweep.arms)} Arms: {', '.join(sweep.arms)}")
     check_data(folder, open_data(sweep.data))
-    runs = _members(folder, arm, list(sweep.arms[arm].distributions))
-    known = inspect.signature(read_folder).parameters
-    options = {name: value for name, value in sweep.data.options.items() if name in known}
-    data = read_folder(Path(str(sweep.data.path)), **options)
+    runs = _members(folder, record, arm, list(sweep.arms[arm].distributions))
+    data = read_folder(Path(str(sweep.data.path)), sweep.data.options)
     rates = [_rates(folder / str(run.folder), data) for run in runs]
     mean = {split: np.mean([each[split] for each in rates], axis=0) for split in data.counts}
-    dataset, bin_ms = (options.get(name, known[name].default) for name in ("dataset", "bin_ms"))
+    dataset, bin_ms = (choice_of(sweep.data.options, name) for name in ("dataset", "bin_ms"))
     write_submission(out, dataset, bin_ms, data, mean)
     return [run.key for run in runs]
 
 
-def _members(folder: Path, arm: str, searched: list[str]) -> list[RunRecord]:
+def _members(folder: Path, record: SweepRecord, arm: str, searched: list[str]) -> list[RunRecord]:
     """The runs of the arm's ensemble, or its best one."""
-    record = SweepRecord.from_journal(folder / "journal.jsonl")
     ensembles = [run for run in record.runs.values() if run.phase == ENSEMBLE and run.arm == arm]
     if ensembles:
         return [record.runs[key] for key in ensembles[-1].params[CHOSEN]]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neuroint.data.base import Session
 from neuroint.data.nlb.names import BinMs, DatasetName, Share, group_name
@@ -55,27 +56,26 @@ def read_nlb(
     """
     from neuroint.data.nlb.session import benchmark_session
 
-    data = read_folder(path, dataset, bin_ms, train_file, eval_file, target_file)
+    files = {"train_file": train_file, "eval_file": eval_file, "target_file": target_file}
+    data = read_folder(path, {"dataset": dataset, "bin_ms": bin_ms, **files})
     return [benchmark_session(data, dataset, bin_ms, validation, seed)]
 
 
-def read_folder(
-    path: Path,
-    dataset: DatasetName = "mc_maze",
-    bin_ms: BinMs = 5,
-    train_file: str | None = None,
-    eval_file: str | None = None,
-    target_file: str | None = None,
-) -> NlbData:
-    """Read the files of a folder as :func:`read_nlb` does, without making a session of them."""
+def choice_of(options: Mapping[str, Any], name: str) -> Any:
+    """Look up a choice of reader ``nlb``, or its default."""
+    return options.get(name, readers["nlb"].choices[name].default)
+
+
+def read_folder(path: Path, options: Mapping[str, Any]) -> NlbData:
+    """Read the files that options of :func:`read_nlb` name, without making a session of them."""
     from neuroint.data.nlb.files import read_data  # which needs h5py
 
-    inputs = {
-        _file(path, given, name, bin_ms): None for given, name in ((train_file, TRAIN_INPUT), (eval_file, EVAL_INPUT))
-    }
+    bin_ms, target_file = choice_of(options, "bin_ms"), choice_of(options, "target_file")
+    given = (choice_of(options, "train_file"), TRAIN_INPUT), (choice_of(options, "eval_file"), EVAL_INPUT)
+    inputs = {_file(path, file, name, bin_ms): None for file, name in given}
     target = path / (target_file or f"{TARGET}.h5")
     wanted = target if target_file or target.is_file() else None
-    return read_data(list(inputs), wanted, group_name(dataset, bin_ms))
+    return read_data(list(inputs), wanted, group_name(choice_of(options, "dataset"), bin_ms))
 
 
 def _file(folder: Path, given: str | None, name: str, bin_ms: int) -> Path:
