@@ -23,7 +23,14 @@ RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with files that start Ray, then those with slow tests: the last file should not be one of minutes."""
+    """Begin with files that start Ray, then those with slow tests: the last file should not be one of minutes.
+
+    What needs a CUDA device is skipped where there is none, in CI too, whose machines have none.
+    """
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
     markers: dict[Path, set[str]] = {}
     for item in items:
         markers.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())

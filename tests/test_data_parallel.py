@@ -102,7 +102,6 @@ def test_two_workers_equal_one(arm, statistics, together: Path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("arm", "statistics"), CASES)
 def test_two_workers_equal_one_on_a_card(arm, statistics, together_on_a_card: Path):

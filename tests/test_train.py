@@ -39,9 +39,9 @@ class Kept:
         shutil.copytree(checkpoint, self.folder / str(metrics["epoch"]))
 
 
-def fit(config, folder, sessions=None, resume_from=None):
+def fit(config, folder, sessions=None, resume_from=None, device=CPU):
     kept = Kept(folder)
-    train_trial(config, sessions or [make_session()], LocalRuntime(kept, resume_from, CPU))
+    train_trial(config, sessions or [make_session()], LocalRuntime(kept, resume_from, device))
     return kept
 
 

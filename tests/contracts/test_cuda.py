@@ -8,13 +8,9 @@ from drives import clips, population
 from module_contracts import FACTS, build, context, drive, inputs, perturbed, run_stage
 
 from neuroint.analysis.influence import influence, recorded_influence
-from neuroint.data.base import Inputs
 from neuroint.registry import cores, interactions, links, normalizations, readouts
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine"),
-]
+pytestmark = pytest.mark.gpu
 CUDA = "cuda"
 SHAPE = FACTS["feature_shape"]
 STAGES = [
@@ -26,13 +22,6 @@ STAGES = [
 INSIDE = [name for name in normalizations.names() if getattr(normalizations[name].factory, "on_features", False)]
 READING = [name for name in readouts.names() if not getattr(readouts[name].factory, "hands_on", False)]
 every_stage = pytest.mark.parametrize(("registry", "name"), STAGES, ids=[f"{r.kind}-{n}" for r, n in STAGES])
-
-
-def on(device, given):
-    """Move inputs, or the surroundings of a stage."""
-    if isinstance(given, Inputs):
-        return given.map(lambda x: x.to(device))
-    return replace(given, embedding=given.embedding.to(device), observed=given.observed.to(device))
 
 
 def maps():
@@ -128,9 +117,9 @@ def test_influence_is_the_same_as_on_a_cpu(registry, name):
     model = population(perturbed(build(registry, name)), registry.kind).eval()
     given = clips(model.burn_in("one") + 3)
     found = influence(model, "one", given)
-    there = influence(model.to(CUDA), "one", on(CUDA, given))
+    there = influence(model.to(CUDA), "one", given.map(lambda x: x.to(CUDA)))
     torch.testing.assert_close(there.cpu(), found, rtol=1e-7, atol=1e-10)
     if model.reads_recorded:
         found = recorded_influence(model.cpu(), "one", given)
-        there = recorded_influence(model.to(CUDA), "one", on(CUDA, given))
+        there = recorded_influence(model.to(CUDA), "one", given.map(lambda x: x.to(CUDA)))
         torch.testing.assert_close(there.cpu(), found, rtol=1e-7, atol=1e-10)
