@@ -2,9 +2,9 @@
 
 ``table SWEEP`` prints the pooled bits per spike of every arm of a finished sweep beside its loss and that of its null.
 ``matrix PATH`` fits every area of every session from the same number of neurons of every other one (an area on both
-sides is dealt in halves) over seeds, beside fits with shuffled trials and the time course; it goes on where it stopped. ``latents SWEEP`` draws the
-latents of the arm ``seq2seq`` by condition. ``--write-docs`` puts what is printed between the marks of
-``docs/cross_area.md``.
+sides is dealt in halves) over seeds, beside fits with shuffled trials and the time course; it goes on where it stopped.
+``latents SWEEP`` draws the latents of the arm ``seq2seq`` by condition. ``--write-docs`` puts what is printed between
+the marks of ``docs/cross_area.md``.
 """
 
 from __future__ import annotations
