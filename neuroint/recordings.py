@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from neuroint.config import DataConfig, TrialConfig
 from neuroint.data.base import DataError, Session
-from neuroint.data.observed import observe_masked, observe_others, observe_past, shuffle_observed
+from neuroint.data.observed import choose_observed, observe_masked, observe_others, observe_past, shuffle_observed
 from neuroint.data.opening import open_sessions
 
 
@@ -19,9 +19,12 @@ def open_data(data: DataConfig) -> list[Session]:
 
 
 def open_for(config: TrialConfig) -> list[Session]:
-    """Open the sessions of a trial, with recorded activity exchanged between clips where its arm asks for that."""
-    sessions = open_data(config.data)
-    if not config.observed.shuffled:
+    """Open the sessions of a trial; its arm may read a part of the recorded activity, or that of other clips."""
+    sessions, asked = open_data(config.data), config.observed
+    if asked.areas is not None or asked.neurons is not None:
+        seed = config.data.held_in_seed
+        sessions = [choose_observed(session, asked.areas, asked.neurons, seed) for session in sessions]
+    if not asked.shuffled:
         return sessions
     return [shuffle_observed(session, config.data.held_in_seed) for session in sessions]
 

@@ -118,12 +118,16 @@ class InitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedConfig:
-    """How a model reads recorded activity: how many frames back (None takes what the data advises), and of which clip.
+    """How a model reads recorded activity: how many frames back (None takes what the data advises), whose, and when.
 
-    ``shuffled`` is a control: every clip is paired with what was recorded in another clip of the same tier.
+    ``areas`` (or groups) and ``neurons``, a number that is drawn of them, leave a part of what is on offer; the same
+    neurons are predicted. ``shuffled`` is a control: every clip is paired with what was recorded in another clip of the
+    same tier.
     """
 
     lag_bins: Index | None = None
+    areas: list[str] | None = None
+    neurons: Count | None = None
     shuffled: bool = False
 
 

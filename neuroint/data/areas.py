@@ -47,11 +47,16 @@ def in_areas(
         )
     chosen: set[str] = set()
     for word in wanted:
-        found = set(GROUPS.get(word, (word,))) & set(known)
+        found = set(members_of(word)) & set(known)
         if not found:
             raise DataError(_unknown(word, known, session, setting))
         chosen |= found
     return np.isin(np.asarray(areas), sorted(chosen))
+
+
+def members_of(word: str) -> tuple[str, ...]:
+    """List the areas of a group, or the area itself."""
+    return GROUPS.get(word, (word,))
 
 
 def assigned(areas: Sequence[str]) -> Bool[np.ndarray, " neurons"]:

@@ -52,7 +52,8 @@ class Facts:
 
     ``mean_responses`` is the mean over the training tier, in the units the model is trained in (after response
     normalization). ``stimulus_shape`` is ``(channel, height, width)``. ``observed_neurons`` says for every channel of
-    recorded activity which predicted neuron it is, -1 for none of them. ``areas`` names the brain area of every neuron.
+    recorded activity which predicted neuron it is, -1 for none of them. ``areas`` names the brain area of every neuron,
+    ``observed_areas`` that of every channel of recorded activity.
     """
 
     n_neurons: int
@@ -67,6 +68,7 @@ class Facts:
     recorded: Recorded | None = None
     positions_um: Float[np.ndarray, "neurons 3"] | None = None
     areas: tuple[str, ...] | None = None
+    observed_areas: tuple[str, ...] | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Facts by name, as components ask for them."""

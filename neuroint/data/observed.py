@@ -49,6 +49,19 @@ class ShuffledSource:
 
 
 @dataclass(frozen=True)
+class ChosenSource:
+    """Reads clips with some of the recorded activity on offer."""
+
+    source: Source
+    channels: Int[np.ndarray, " chosen"]
+
+    def read(self, clip: int, start: int, frames: int) -> Clip:
+        """Read a crop, and keep the chosen channels."""
+        found = self.source.read(clip, start, frames)
+        return replace(found, observed=None if found.observed is None else found.observed[:, self.channels])
+
+
+@dataclass(frozen=True)
 class MaskedSource:
     """Reads held-in neurons as recorded activity and predicts them too: held-in first, then held-out.
 
@@ -142,6 +155,7 @@ def reconstructed(
         _of_neurons(session.facts, order),
         observed_channels=len(held_in),
         observed_neurons=np.arange(len(held_in)),
+        observed_areas=_areas_of(session.facts, held_in),
         recorded=Recorded("recorded_others", lag_bins=0, shortest_lag=0, reconstructs=True),
     )
     source = MaskedSource(session.source, order, len(held_in), trained, session.lengths, forward_bins)
@@ -196,6 +210,43 @@ def _sides(
     return rest if source is None else source, rest if target is None else target
 
 
+def choose_observed(session: Session, areas: Sequence[str] | None, neurons: int | None, seed: int) -> Session:
+    """Let models read some of the neurons on offer: those of areas or groups, or as many of them as asked for.
+
+    What is predicted stays the same, so arms that read different areas are scored on the same neurons. Which neurons
+    are drawn follows from the seed, the session's name and the areas.
+
+    Raises:
+        DataError: no recorded activity is on offer or it is also predicted, areas are unknown, or neurons too few.
+    """
+    facts = session.facts
+    if facts.recorded is None or facts.recorded.reconstructs:
+        offered = "no recorded activity" if facts.recorded is None else "activity that is predicted as well"
+        raise DataError(
+            f"observed.areas and observed.neurons choose among recorded neurons, but session '{session.name}' offers "
+            f"{offered}; set data.observed: others"
+        )
+    everyone = np.ones(facts.observed_channels, dtype=bool)
+    inside = everyone if areas is None else in_areas(facts.observed_areas, areas, session.name, "observed.areas")
+    chosen = np.flatnonzero(inside)
+    if neurons is not None and len(chosen) < neurons:
+        raise DataError(
+            f"observed.neurons is {neurons}, but of the neurons that session '{session.name}' offers {len(chosen)} are "
+            f"in {'any area' if areas is None else list(areas)}; ask for fewer, or raise data.held_in"
+        )
+    if neurons is not None:
+        order = generator(seed, "observed", session.name, *sorted(areas or ())).permutation(chosen)
+        chosen = np.sort(order[:neurons])
+    known = facts.observed_areas
+    offer = replace(
+        facts,
+        observed_channels=len(chosen),
+        observed_neurons=None if facts.observed_neurons is None else facts.observed_neurons[chosen],
+        observed_areas=None if known is None else tuple(known[channel] for channel in chosen),
+    )
+    return replace(session, facts=offer, source=ChosenSource(session.source, chosen))
+
+
 def shuffle_observed(session: Session, seed: int) -> Session:
     """Pair every clip with what was recorded in another clip of its tier: a control that leaves nothing but time.
 
@@ -246,6 +297,7 @@ def _dealt(session: Session, targets: np.ndarray, channels: np.ndarray, offer: R
         _of_neurons(session.facts, targets),
         observed_channels=len(channels),
         observed_neurons=np.array([place.get(int(neuron), -1) for neuron in channels]),
+        observed_areas=_areas_of(session.facts, channels),
         recorded=offer,
     )
     return replace(session, facts=facts, source=ObservedSource(session.source, targets, channels))
@@ -258,5 +310,9 @@ def _of_neurons(facts: Facts, targets: np.ndarray) -> Facts:
         n_neurons=len(targets),
         mean_responses=facts.mean_responses[targets],
         positions_um=None if positions is None else positions[targets],
-        areas=None if facts.areas is None else tuple(facts.areas[neuron] for neuron in targets),
+        areas=_areas_of(facts, targets),
     )
+
+
+def _areas_of(facts: Facts, neurons: Int[np.ndarray, " some"]) -> tuple[str, ...] | None:
+    return None if facts.areas is None else tuple(facts.areas[neuron] for neuron in neurons)

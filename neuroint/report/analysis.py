@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from neuroint.report import context
+from neuroint.report.areas import by_area
 from neuroint.report.arms import summarize_arm
 from neuroint.report.contrasts import contrast_arms
 from neuroint.report.evidence import TEST_TIERS, Evidence, gather
@@ -29,6 +30,7 @@ def conclude(evidence: Evidence) -> Findings:
     data_cautions = context.cautions(record.tags)
     arms = [summarize_arm(evidence, arm) for arm in asked.arms]
     contrasts = [c for tier in TEST_TIERS for c in contrast_arms(evidence, arms, tier, data_cautions)]
+    areas = [found for tier in TEST_TIERS for found in by_area(evidence, tier, contrasts)]
     return Findings(
         name=record.name or asked.name,
         question=asked.question,
@@ -41,6 +43,7 @@ def conclude(evidence: Evidence) -> Findings:
         reference=asked.reference,
         arms=arms,
         contrasts=contrasts,
+        areas=areas,
         neurons=_neurons(evidence),
         animals=dict(evidence.neurons.animals),
         cautions=data_cautions,

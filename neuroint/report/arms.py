@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from neuroint import registry
 from neuroint.analysis.snr import QUINTILES
 from neuroint.metrics.scoring import why_unavailable
-from neuroint.report.evidence import OF_THE_RECORDING, Evidence, ScoredRun
+from neuroint.report.evidence import OF_THE_RECORDING, Evidence, Picked, ScoredRun
 from neuroint.report.findings import ArmFindings, Compute, Curve, MetricScores, Score
 from neuroint.results import CERTIFICATE_FILE
 from neuroint.sweep.selection import METRIC
@@ -111,14 +111,14 @@ def _metric_scores(runs: Sequence[ScoredRun], metric: str) -> MetricScores:
     fifths = [{name: s.quintiles == q for name, s in sessions.items()} for q in range(1, QUINTILES + 1)]
     split = any(found.quintiles.any() for found in sessions.values())
     return MetricScores(
-        all=_score(runs, metric, everyone),
-        sessions={name: found for name in sessions if (found := _score(runs, metric, {name: everyone[name]}))},
-        quintiles=[_score(runs, metric, fifth) for fifth in fifths] if split else [],
+        all=score_of(runs, metric, everyone),
+        sessions={name: found for name in sessions if (found := score_of(runs, metric, {name: everyone[name]}))},
+        quintiles=[score_of(runs, metric, fifth) for fifth in fifths] if split else [],
         unavailable=next((reason for reason in reasons if reason), "" if split else NO_REPEATS),
     )
 
 
-def _score(runs: Sequence[ScoredRun], metric: str, picked: Mapping[str, Bool[np.ndarray, " neurons"]]) -> Score | None:
+def score_of(runs: Sequence[ScoredRun], metric: str, picked: Picked) -> Score | None:
     """Average a metric over picked neurons of all sessions, seed by seed; None where it is defined for none."""
     rows: Float[np.ndarray, "seeds neurons"] = np.stack(
         [np.concatenate([run.sessions[name].values[metric][keep] for name, keep in picked.items()]) for run in runs]

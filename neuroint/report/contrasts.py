@@ -19,11 +19,9 @@ from neuroint.analysis.inference import (
 )
 from neuroint.analysis.snr import QUINTILES, gain_by_snr
 from neuroint.data.cautions import forbidden
-from neuroint.metrics.moments import Moments
 from neuroint.report.arms import model_metrics
-from neuroint.report.evidence import LOWER_IS_BETTER, TIER_WORDS, Evidence, ScoredRun
+from neuroint.report.evidence import LOWER_IS_BETTER, TIER_WORDS, Evidence, Picked, ScoredRun
 from neuroint.report.findings import ArmFindings, Contrast, SnrGain
-from neuroint.results import read_moments
 
 SAME, ACROSS = "same information", "information contrast"
 # What own predictions are made of is in the stimulus, so both are one class.
@@ -41,6 +39,10 @@ class Paired:
     arm: str
     pairs: list[Pair]
     obstacle: str = ""
+
+    def of(self, picked: Picked) -> Paired:
+        """Keep some of the neurons."""
+        return replace(self, pairs=[(ours.of(picked), theirs.of(picked)) for ours, theirs in self.pairs])
 
     @property
     def seeds(self) -> list[int]:
@@ -61,7 +63,7 @@ def contrast_arms(
     if reference is None or not any(evidence.scored[tier].values()):
         return []
     paired = {arm.name: pair_runs(evidence, arm.name, tier) for arm in arms if not arm.reference}
-    found = {name: _compared(evidence, pair, tier) for name, pair in paired.items()}
+    found = {name: compare_pairs(evidence, pair, tier) for name, pair in paired.items()}
     blocked = {name: _blocked(evidence, name, cautions) for name in paired}
     corrected = holm_correct({name: _barred(comparison, blocked[name]) for name, (comparison, *_) in found.items()})
     by_name = {arm.name: arm for arm in arms}
@@ -90,10 +92,13 @@ def pair_runs(evidence: Evidence, arm: str, tier: str) -> Paired:
     return Paired(arm, pairs)
 
 
-def _compared(
+def compare_pairs(
     evidence: Evidence, paired: Paired, tier: str
 ) -> tuple[Comparison, list[str], Float[np.ndarray, "seeds units"]]:
-    """Test the paired differences over animals, or over held-out stimuli where there is one animal."""
+    """Test the paired differences over animals, or over held-out stimuli where there is one animal.
+
+    Returns the comparison, the names of the units, and the differences that it rests on.
+    """
     score, empty = evidence.asked.score, np.empty((0, 0))
     sessions = list(paired.pairs[0][0].sessions if paired.pairs else evidence.neurons.animals)
     animals = {name: evidence.neurons.animals.get(name, "") for name in sessions}
@@ -127,18 +132,12 @@ def _per_stimulus(
     """
     parts, weights = [], []
     for session, scored in paired.pairs[0][0].sessions.items():
-        sides = [[_whole(pair[side], tier, session) for pair in paired.pairs] for side in (0, 1)]
+        sides = [[pair[side].stimuli(tier, session) for pair in paired.pairs] for side in (0, 1)]
         parts.append(difference_per_stimulus(sides[0], sides[1], metric))
         weights.append(float(scored.snr.size))
     alike = len({part.shape for part in parts}) == 1
     joined = np.average(parts, axis=0, weights=weights) if alike else np.concatenate(parts, axis=1)
     return [f"stimulus {k + 1}" for k in range(joined.shape[1])], joined
-
-
-def _whole(run: ScoredRun, tier: str, session: str) -> Moments:
-    """Read the moments of one session again, stimuli apart, without the halves of the repeats."""
-    moments = read_moments(run.folder, tier)[session]
-    return replace(moments, values=moments.values[:, :1].copy())
 
 
 _DIFFERENCES = {"animal": _per_animal, "stimulus": _per_stimulus}

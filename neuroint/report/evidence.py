@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from neuroint import registry
 from neuroint.analysis.snr import snr_quintiles
@@ -29,11 +29,15 @@ TIER_WORDS = {DEV_TEST: "dev-test", FINAL_TEST: "final test"}
 # They describe the recording and are the same for all arms.
 OF_THE_RECORDING = frozenset({"snr", "signal_power", "noise_variance", "explainable_variance", "poisson_loss_null"})
 LOWER_IS_BETTER = frozenset({"poisson_loss"})
+Picked = Mapping[str, Bool[np.ndarray, " neurons"]]
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a sweep was asked, from its YAML; arms in the order of their declaration, the reference first."""
+    """What a sweep was asked, from its YAML; arms in the order of their declaration, the reference first.
+
+    ``areas`` are those whose neurons are predicted, empty where none is named.
+    """
 
     name: str
     question: str
@@ -41,6 +45,7 @@ class Asked:
     arms: list[str]
     score: ScoreConfig
     confirm: ConfirmConfig
+    areas: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,36 @@ class SessionScores:
     quintiles: Int[np.ndarray, " neurons"]
     totals: Moments
 
+    def of(self, picked: Bool[np.ndarray, " neurons"]) -> SessionScores:
+        """Keep some of the neurons."""
+        values = {name: each[picked] for name, each in self.values.items()}
+        return SessionScores(values, self.snr[picked], self.quintiles[picked], of_neurons(self.totals, picked))
+
 
 @dataclass(frozen=True)
 class ScoredRun:
-    """A confirm run and its scores by session; ``folder`` holds its files."""
+    """A confirm run and its scores by session; ``folder`` holds its files, ``picked`` the neurons that are meant."""
 
     run: RunRecord
     folder: Path
     sessions: Mapping[str, SessionScores]
+    picked: Picked | None = None
+
+    def of(self, picked: Picked) -> ScoredRun:
+        """Keep some neurons of each session, and the sessions that have any of them."""
+        kept = {name: scores.of(picked[name]) for name, scores in self.sessions.items() if picked[name].any()}
+        return replace(self, sessions=kept, picked=picked)
+
+    def stimuli(self, tier: str, session: str) -> Moments:
+        """Read the moments of one session again, stimuli apart, without the halves of the repeats."""
+        moments = read_moments(self.folder, tier)[session]
+        whole = replace(moments, values=moments.values[:, :1].copy())
+        return whole if self.picked is None else of_neurons(whole, self.picked[session])
+
+
+def of_neurons(moments: Moments, picked: Bool[np.ndarray, " neurons"]) -> Moments:
+    """Keep some of the neurons."""
+    return replace(moments, values=moments.values[..., picked])
 
 
 @dataclass(frozen=True)
@@ -121,7 +148,8 @@ def read_asked(folder: Path) -> Asked:
     arms = sorted((str(arm) for arm in raw.get("arms") or {}), key=lambda arm: arm != reference)
     score, confirm = (section(key).validate(raw.get(key) or {})[0] for key in ("score", "confirm"))
     question = first.group(1).strip() if first else name
-    return Asked(name, question, reference, arms, ScoreConfig(**score), ConfirmConfig(**confirm))
+    areas = tuple(map(str, (raw.get("data") or {}).get("to_areas") or ()))
+    return Asked(name, question, reference, arms, ScoreConfig(**score), ConfirmConfig(**confirm), areas)
 
 
 def _chosen(record: SweepRecord, arm: str, seeds: int, missing: list[str]) -> list[RunRecord]:

@@ -151,6 +151,29 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class AreaFindings:
+    """One arm on the neurons of one brain area, beside its difference from the reference on the same neurons.
+
+    Attributes:
+        unit: of score, difference and interval.
+        score: None where it is defined for no neuron.
+        difference: from the reference; NaN where it was not tested, as the reference itself is not.
+        p: for no difference, adjusted over arms and areas; 1 where it was not tested.
+    """
+
+    arm: str
+    area: str
+    tier: str
+    neurons: int
+    unit: str
+    score: Score | None
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    tested: bool
+
+
+@dataclass(frozen=True)
 class Failure:
     """A run that crashed or diverged, with the last line of its message and all of it."""
 
@@ -177,6 +200,7 @@ class Findings:
 
     Attributes:
         metric: what selected configurations and what contrasts are made of.
+        areas: arms by brain area, empty where neurons of fewer than two are known.
         neurons: session -> number of neurons scored.
         animals: session -> animal, where recorded.
         missing: what the sweep lacks, in sentences.
@@ -194,6 +218,7 @@ class Findings:
     reference: str
     arms: list[ArmFindings]
     contrasts: list[Contrast]
+    areas: list[AreaFindings]
     neurons: dict[str, int]
     animals: dict[str, str]
     cautions: list[str]

@@ -25,7 +25,7 @@ def markdown(findings: Findings) -> str:
         *(
             _table(shown)
             for tier in final
-            for shown in (tables.overview(findings, tier), tables.comparisons(findings, tier))
+            for shown in (view(findings, tier) for view in (tables.overview, tables.comparisons, tables.per_area))
         ),
         *(_table(shown) for shown in _tables(findings)),
         _bullets("Failures", [f"{f.run} {f.status}: {f.reason}" for f in findings.failures]),
@@ -40,6 +40,7 @@ def _tables(findings: Findings) -> list[Table]:
         tables.comparisons(findings, DEV_TEST),
         tables.metrics(findings, DEV_TEST),
         tables.gains(findings, DEV_TEST),
+        tables.per_area(findings, DEV_TEST),
         tables.per_session(findings, DEV_TEST),
         tables.configurations(findings),
         tables.compute(findings),

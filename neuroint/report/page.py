@@ -126,14 +126,14 @@ def _whom(contrast: Contrast) -> str:
 def _final_test(findings: Findings) -> str:
     if not any(FINAL_TEST in arm.scores for arm in findings.arms):
         return ""
-    shown = [tables.overview(findings, FINAL_TEST), tables.comparisons(findings, FINAL_TEST)]
+    shown = [view(findings, FINAL_TEST) for view in (tables.overview, tables.comparisons, tables.per_area)]
     text = f"<p>{escape(answer(findings, FINAL_TEST))} It was unlocked once, after every choice was made.</p>"
     return _section("Final test", text + "".join(map(_table, shown)))
 
 
 def _effects(findings: Findings, panels: Mapping[str, list[Panel]]) -> str:
     shown = [tables.overview(findings), tables.comparisons(findings, DEV_TEST), tables.metrics(findings, DEV_TEST)]
-    shown += [tables.per_session(findings, DEV_TEST)]
+    shown += [tables.per_area(findings, DEV_TEST), tables.per_session(findings, DEV_TEST)]
     return _section("Effect sizes", _figures(panels["effects"]) + "".join(map(_table, shown)))
 
 

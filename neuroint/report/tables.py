@@ -14,7 +14,7 @@ from neuroint.data.base import DEV_TEST
 from neuroint.report.arms import model_metrics
 from neuroint.report.contrasts import ACROSS
 from neuroint.report.evidence import LOWER_IS_BETTER, TIER_WORDS
-from neuroint.report.findings import ArmFindings, Contrast, Findings, MetricScores, Score
+from neuroint.report.findings import AreaFindings, ArmFindings, Contrast, Findings, MetricScores, Score
 from neuroint.report.wording import NONE, counted, duration, number, p_value, signed, statuses, words_of
 
 FIFTHS = range(1, 6)
@@ -123,6 +123,31 @@ def per_session(findings: Findings, tier: str) -> Table:
 def _in(arm: ArmFindings, tier: str, findings: Findings, session: str) -> str:
     found: Score | None = arm.scores[tier][findings.metric].sessions.get(session)
     return number(found.mean if found else None)
+
+
+def per_area(findings: Findings, tier: str) -> Table:
+    """Every arm on the neurons of every area; empty where areas are not known."""
+    cells = {(found.arm, found.area): found for found in findings.areas if found.tier == tier}
+    areas = {area: found.neurons for (_, area), found in cells.items()}
+    rows = [
+        [arm, *(_on(cells[arm, area], findings) for area in areas)] for arm in dict.fromkeys(arm for arm, _ in cells)
+    ]
+    unit = next((found.unit for found in cells.values()), findings.metric)
+    caption = (
+        f"By area of the predicted neurons, {TIER_WORDS[tier]}: {unit}, mean over seeds; behind it the difference from "
+        f"{findings.reference} on the same neurons, its {1 - findings.alpha:.0%} interval, and * where p is below "
+        f"{findings.alpha:g} after Holm over all of them"
+    )
+    return Table(caption, ["arm", *(f"{area} ({counted(n, 'neuron')})" for area, n in areas.items())], rows)
+
+
+def _on(found: AreaFindings, findings: Findings) -> str:
+    mean = number(found.score.mean if found.score else None)
+    if not found.tested:
+        return mean
+    star = "*" if found.p < findings.alpha else ""
+    low, high = map(signed, found.interval)
+    return f"{mean}; {signed(found.difference)} ({low} to {high}){star}"
 
 
 def gains(findings: Findings, tier: str) -> Table:

@@ -28,17 +28,27 @@ class ConvGru(nn.Module):
         u = \sigma(W_u * x + U_u * h), \quad r = \sigma(W_r * x + U_r * h), \quad
         h \leftarrow (1 - u) h + u \tanh(W_c * x + U_c * (r h))
 
-    h starts at 0 and keeps within (-1, 1).
+    h starts at 0 and keeps within (-1, 1). With ``longest`` frames T, the biases of u are -log of uniform draws from 1
+    to T - 1: before training, channels remember for 2 to T frames.
 
-    Source: Ballas et al. (2016), ICLR.
+    Source: Ballas et al. (2016), ICLR; the biases after Tallec & Ollivier (2018), ICLR.
     """
 
-    def __init__(self, inner: int, channels: int, input_px: int, memory_px: int) -> None:
+    def __init__(self, inner: int, channels: int, input_px: int, memory_px: int, longest: float | None = None) -> None:
         super().__init__()
         self.channels = channels
         self.seen = nn.Conv2d(inner, 3 * channels, input_px, padding=input_px // 2)
         self.gates = nn.Conv2d(channels, 2 * channels, memory_px, padding=memory_px // 2)
         self.candidate = nn.Conv2d(channels, channels, memory_px, padding=memory_px // 2)
+        if longest is not None:
+            self._remember(longest)
+
+    @torch.no_grad()
+    def _remember(self, longest: float) -> None:
+        frames = torch.empty(self.channels).uniform_(1, longest - 1)
+        for layer, bias in ((self.seen, -frames.log()), (self.gates, torch.zeros_like(frames))):
+            if layer.bias is not None:
+                layer.bias[: self.channels] = bias
 
     def forward(
         self, x: Float[Tensor, "batch time inner height width"]
@@ -81,6 +91,8 @@ class ConvGruCore(nn.Module):
         input_px: side of its filters on features, odd.
         memory_px: side of its filters on what it remembers, odd.
         memory: false leaves the GRU out.
+        remembers_frames: before training, channels remember for 2 to as many frames; by default for about 2. Stimuli
+            that are independent from frame to frame teach a network nothing about what it has forgotten.
         momentum: weight of the *new* batch in the running statistics (torch's convention).
         behavior: show behavior as planes that are constant in a frame, where it was recorded.
         smoothness: weight of the roughness of the GRU's filters on features, beside a loss per response.
@@ -107,6 +119,7 @@ class ConvGruCore(nn.Module):
         input_px: Count = 9,
         memory_px: Count = 9,
         memory: bool = True,
+        remembers_frames: Annotated[float, Field(gt=2)] | None = None,
         momentum: Annotated[float, Field(gt=0, le=1)] = 0.1,
         behavior: bool = True,
         smoothness: NonNegative = 0.0,
@@ -123,7 +136,7 @@ class ConvGruCore(nn.Module):
         )
         self.norms = nn.ModuleList(SynchronizedBatchNorm(count, momentum=momentum) for count in features)
         last = features[-1] * directions
-        self.gru = ConvGru(last, gru_channels, input_px, memory_px) if memory else None
+        self.gru = ConvGru(last, gru_channels, input_px, memory_px, remembers_frames) if memory else None
         self.feature_shape = (gru_channels if memory else last, height, width)
         self.lost_frames = 0
         self.whole_clips = memory
