@@ -1,10 +1,11 @@
-"""Which area predicts which in the Steinmetz recordings: tables, a matrix, and a picture of latents.
+"""Which area predicts which in the Steinmetz recordings: tables, matrices, and a picture of latents.
 
-``table SWEEP`` prints the pooled bits per spike of every arm of a finished sweep beside its loss and that of its null.
-``matrix PATH`` fits every area of every session from the same number of neurons of every other one (an area on both
-sides is dealt in halves) over seeds, beside fits with shuffled trials and the time course; it goes on where it stopped.
-``latents SWEEP`` draws the latents of the arm ``seq2seq`` by condition. ``--write-docs`` puts what is printed between
-the marks of ``docs/cross_area.md``.
+``areas SWEEP`` prints the finished sweep ``cross_area`` as a matrix, as its report does. ``table SWEEP`` prints the
+pooled bits per spike of every arm of a finished sweep beside its loss and that of its null. ``matrix PATH`` fits every
+area of every session from the same number of neurons of every other one (an area on both sides is dealt in halves) over
+seeds, beside fits with shuffled trials and the time course; it goes on where it stopped. ``latents SWEEP`` draws the
+latents of the arm ``seq2seq`` by condition. ``--write-docs`` puts what is printed between the marks of
+``docs/cross_area.md``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from neuroint.fit import WEIGHTS_FILE, load_finished
 from neuroint.metrics.moments import Moments
 from neuroint.model import build_model, facts_of
 from neuroint.recordings import open_for
+from neuroint.report import analyse, tables
 from neuroint.report.latents import draw_latents
 from neuroint.results import read_moments
 from neuroint.runtime import LocalRuntime
@@ -88,6 +90,12 @@ def table(sweep: Path) -> str:
                 each = ", ".join(f"{one[2]:+.3f}" for one in found)
                 lines.append(f"| `{arm}` | {about} | {tier} | {loss:.4f} | {null:.4f} | **{bits:+.3f}** ({each}) |")
     return "\n".join(lines)
+
+
+def rows_of(made: tables.Table) -> str:
+    """Write a table of a report as Markdown."""
+    lines = [made.header, ["---"] * len(made.header), *([f"`{arm}`", *cells] for arm, *cells in made.rows)]
+    return f"{made.caption}.\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def configuration(core: str, seed: int) -> TrialConfig:
@@ -250,9 +258,9 @@ def write_docs(part: str, text: str, command: str) -> None:
 
 
 def main() -> None:
-    """Do one of the three, print it, and write it down."""
+    """Do one of them, print it, and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["table", "matrix", "latents"])
+    parser.add_argument("what", choices=["areas", "table", "matrix", "latents"])
     parser.add_argument("path", help="a finished sweep; for matrix, the folder of recordings")
     parser.add_argument("--sessions", nargs="+", default=list(AREAS), choices=AREAS, help="of the matrix")
     parser.add_argument("--seeds", type=int, default=3, help="of the matrix: draws of neurons, and of weights")
@@ -273,7 +281,12 @@ def main() -> None:
         text = "\n\n".join(f"### {name}\n\n{part}" for name, part in parts.items())
     else:
         sweep = Path(options.path)
-        text = table(sweep) if options.what == "table" else latents(sweep, options.data, options.figure)
+        made = {
+            "areas": lambda: rows_of(tables.per_area(analyse(sweep), DEV_TEST)),
+            "table": lambda: table(sweep),
+            "latents": lambda: latents(sweep, options.data, options.figure),
+        }
+        text = made[options.what]()
     print(text)
     if options.write_docs:
         write_docs(options.write_docs, text, command)

@@ -15,14 +15,24 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from ring_parts.fitting import CONDITIONS, fit, model_of, world_of
+from ring_parts.fitting import CONDITIONS, World, fit, model_of, world_of
 from ring_parts.scores import rollout, scores, wiring
 from ring_parts.tables import markdown
 from safetensors.torch import load_file
 
-from neuroint.analysis.ring import connectivity_figure, sorted_by_heading, tuning_maps
+from neuroint.analysis.ring import (
+    SHIFTER,
+    connectivity_figure,
+    sorted_by_heading,
+    tuning_figure,
+    tuning_maps,
+    velocity_modulation,
+)
+from neuroint.model import PopulationModel
 
+COLUMNS = 6  # units of a kind whose tuning is drawn
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- tables begin -->", "<!-- tables end -->"
 
@@ -44,12 +54,35 @@ def identify(name: str, seed: int, updates: int, preset: str, folder: Path, draw
     return row
 
 
-def draw(name: str, seed: int, preset: str, folder: Path, file: Path) -> None:
-    """Draw the connectivity of a fitted network beside the true one, and the tuning of its hidden units."""
-    condition, kept = CONDITIONS[name], folder / f"{name}-{seed}.safetensors"
+def fitted(name: str, seed: int, preset: str, folder: Path) -> tuple[PopulationModel, World]:
+    """Read a network that was fitted, and the world that it was fitted to."""
+    condition = CONDITIONS[name]
     world = world_of(condition, seed, preset, folder / "worlds")
     model = model_of(condition, world, seed)
-    model.load_state_dict(load_file(str(kept)))
+    model.load_state_dict(load_file(str(folder / f"{name}-{seed}.safetensors")))
+    return model, world
+
+
+def draw_tuning(seed: int, preset: str, folder: Path, file: Path) -> None:
+    """Draw maps over velocity and heading: true units, both networks' observed units, and the shifters."""
+    rows: dict[str, Any] = {}
+    for name in ("separated", "unseparated"):
+        model, world = fitted(name, seed, preset, folder)
+        turning, n = [array[:, 1:, 0] for array in (world.velocity, world.heading)], world.rates.shape[2]
+        rows.setdefault("true", tuning_maps(world.rates[:, 1:], *turning))
+        rates = rollout(model, world)
+        maps, index = tuning_maps(rates, *turning), velocity_modulation(rates, *turning)
+        rows[f"{name}: observed"] = maps[..., :n]
+        for sign, told in ((1, "+"), (-1, "-")):
+            shifters = n + np.flatnonzero(sign * index[n:] > SHIFTER)
+            if len(shifters):
+                rows[f"{name}: shifters {told}"] = maps[..., shifters][..., sorted_by_heading(maps[..., shifters])]
+    tuning_figure(rows, COLUMNS, file)
+
+
+def draw(name: str, seed: int, preset: str, folder: Path, file: Path) -> None:
+    """Draw the connectivity of a fitted network beside the true one, hidden units sorted by heading."""
+    model, world = fitted(name, seed, preset, folder)
     parts = wiring(model)
     pairs = [{"W, true": world.recurrent, "among observed units, found": parts.recurrent}]
     if parts.shifting is not None:
@@ -87,6 +120,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "results" / "ring_recovery")
     parser.add_argument("--tables-only", action="store_true", help="train nothing")
     parser.add_argument("--write-docs", action="store_true", help="write the tables into docs/ring.md, and its figure")
+    parser.add_argument("--figures", action="store_true", help="draw docs/ring.png and docs/ring_tuning.png of seed 0")
     options = parser.parse_args()
     torch.set_num_threads(1)
     preset, updates, seeds = ("test", 500, 1) if options.quick else ("reference", options.updates, options.seeds)
@@ -103,7 +137,9 @@ def main() -> None:
         put_between_marks(
             ROOT / "docs" / "ring.md", (BEGIN, END), command, f"Mean (range) over seeds.\n\n{markdown(rows)}"
         )
+    if options.write_docs or options.figures:
         draw("separated", 0, preset, folder, ROOT / "docs" / "ring.png")
+        draw_tuning(0, preset, folder, ROOT / "docs" / "ring_tuning.png")
 
 
 if __name__ == "__main__":

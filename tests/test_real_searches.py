@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from neuroint.config import load_sweep
+from neuroint.data.areas import members_of
 from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, VALIDATION
 from neuroint.model import build_model, facts_of
 from neuroint.recordings import open_data
@@ -27,6 +28,7 @@ WITHOUT_STIMULUS = {
     "s1": "s1_reaching_kording/s1.npz",
     "s1_others": "s1_reaching_kording/s1.npz",
     "cross_area": "steinmetz2019",
+    "motor_cortex": "steinmetz2019",
     "seq2seq_networks": "steinmetz2019",
     "within_area": "steinmetz2019",
     "s1_masked": "s1_reaching_kording/s1.npz",
@@ -166,17 +168,34 @@ def test_a_readout_of_energies_learns_v4_in_a_few_epochs(asked):
 
 
 def test_motor_cortex_is_predicted_from_all_other_areas_or_half_from_half(observed):
-    held = {name: observed(name)[1][0].facts for name in ("cross_area", "within_area")}
+    held = {name: observed(name)[1][0].facts for name in ("motor_cortex", "within_area")}
     sizes = {name: (facts.observed_channels, facts.n_neurons) for name, facts in held.items()}
-    assert sizes == {"cross_area": (1040, 113), "within_area": (56, 57)}
+    assert sizes == {"motor_cortex": (1040, 113), "within_area": (56, 57)}
     assert {area for facts in held.values() for area in facts.areas} == {"MOs"}
+
+
+def test_every_area_of_the_matrix_is_read_through_equally_many_neurons_and_predicted_where_it_is_not_read(observed):
+    from neuroint.recordings import open_for
+
+    sweep, (session,) = observed("cross_area")
+    words = sweep.data.to_areas
+    held = {word: np.isin(session.facts.areas, members_of(word)).sum() for word in words}
+    assert sum(held.values()) == session.facts.n_neurons == 462
+    assert min(held.values()) >= 50
+    for word in words:
+        for arm in (word, f"{word}_shuffled"):
+            values = {path: one.corners()[0] for path, one in sweep.arms[arm].distributions.items()}
+            (found,) = open_for(sweep.trial(arm, values, key="k", phase="tune", seed=0))
+            assert found.facts.observed_channels == 40
+            assert set(found.facts.observed_areas) <= set(members_of(word))
+            assert found.facts.areas == session.facts.areas
 
 
 @pytest.mark.slow
 def test_other_areas_predict_motor_cortex_after_a_few_epochs_and_those_of_another_trial_do_not(observed):
     from neuroint.recordings import open_for
 
-    sweep, _ = observed("cross_area")
+    sweep, _ = observed("motor_cortex")
     core = {"core.latents": 15, "core.cell": "lstm", "core.directions": 2}
     values = core | {"optimizer.learning_rate": 0.01, "optimizer.weight_decay": 0.1}
     scores = {}

@@ -12,6 +12,7 @@ from neuroint.analysis.ring import (
     profile_correlation,
     recovery,
     sorted_by_heading,
+    tuning_figure,
     tuning_maps,
     velocity_modulation,
 )
@@ -124,3 +125,21 @@ def test_what_cannot_be_scored_is_refused(found, message):
 def test_the_figure_shows_a_row_for_each_pair(tmp_path):
     connectivity_figure([{"W": TRUE, "found": TRUE}, {"Wv": TRUE, "product": -TRUE}], tmp_path / "ring.png")
     assert (tmp_path / "ring.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_figure_of_tuning_takes_units_at_equal_steps_and_leaves_empty_bins_white(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("matplotlib.axes.Axes.imshow", lambda axis, image, **kw: shown.append((image, kw)) or _image())
+    maps = np.arange(2 * 3 * 5, dtype=float).reshape(2, 3, 5)
+    maps[0, 0] = np.nan
+    tuning_figure({"true": maps, "found": maps[..., :2]}, 3, tmp_path / "tuning.png")
+    assert (tmp_path / "tuning.png").read_bytes().startswith(b"\x89PNG")
+    assert [int(image[1, 2]) - 25 for image, _ in shown] == [0, 2, 4, 0, 0, 1]
+    assert all((kw["vmin"], kw["vmax"], kw["extent"]) == (0, 29.0, (0, 360, -5.0, 5.0)) for _, kw in shown)
+    assert all(np.isnan(image[0, 0]) for image, _ in shown)
+
+
+def _image():
+    from matplotlib.cm import ScalarMappable
+
+    return ScalarMappable()

@@ -10,7 +10,7 @@ from neuroint.config import ConfigError, TrialConfig
 from neuroint.config.settings import DataConfig
 from neuroint.data.areas import GROUPS
 from neuroint.data.base import TIERS, TRAIN, DataError
-from neuroint.data.observed import observe_others, shuffle_observed
+from neuroint.data.observed import choose_observed, observe_masked, observe_others, observe_past, shuffle_observed
 from neuroint.data.trials import trial_session
 from neuroint.recordings import open_data, open_for
 
@@ -119,6 +119,50 @@ def test_areas_and_shuffling_reach_the_trial_and_survive_json():
     assert TrialConfig.from_dict(config.to_dict()) == config
 
 
+# --- arms that read a part of what is on offer
+
+
+def offered():
+    return observe_others(session_of(), 0.5, 0, ["visual", "hippocampus"], ["MOs"])  # neurons 1, 3, 6 and 8 are read
+
+
+def test_an_arm_reads_the_neurons_of_its_areas_and_predicts_what_all_arms_do():
+    chosen = choose_observed(offered(), ["visual"], None, 0)
+    assert sides(chosen) == ([1, 6], [0, 2, 5, 7])
+    assert (chosen.facts.observed_channels, chosen.facts.observed_areas) == (2, ("VISp", "VISl"))
+    assert chosen.facts.observed_neurons.tolist() == [-1, -1], "neither is predicted"
+
+
+def test_neurons_that_forecast_themselves_are_still_known_when_some_are_read():
+    facts = choose_observed(observe_past(session_of()), ["MOs"], None, 0).facts
+    assert facts.observed_neurons.tolist() == [0, 2, 5, 7]
+    assert facts.n_neurons == NEURONS
+
+
+def test_as_many_neurons_as_asked_for_are_drawn_by_the_seed():
+    drawn = {seed: sides(choose_observed(offered(), None, 2, seed))[0] for seed in range(8)}
+    assert all(len(read) == 2 and set(read) < {1, 3, 6, 8} for read in drawn.values())
+    assert len({tuple(read) for read in drawn.values()}) > 1
+    assert drawn[3] == sides(choose_observed(offered(), None, 2, 3))[0]
+    assert sides(choose_observed(offered(), ["hippocampus"], 2, 0))[0] == [3, 8]
+
+
+@pytest.mark.parametrize(
+    ("session", "areas", "neurons", "match"),
+    [
+        (session_of, ["MOs"], None, "session 'one' offers no recorded activity; set data.observed: others"),
+        (lambda: observe_masked(session_of(), 0.5, 0), None, 2, "offers activity that is predicted as well; set data"),
+        (offered, ["MOs"], None, "observed.areas: session 'one' has no neuron in 'MOs'. .*Neurons by area: CA1 1, DG"),
+        (offered, ["visual"], 3, r"observed.neurons is 3, but .* session 'one' offers 2 are in \['visual'\]; ask for"),
+        (offered, None, 5, "observed.neurons is 5, but of the neurons that session 'one' offers 4 are in any area"),
+    ],
+    ids=["nothing", "masked", "area", "few", "few of all"],
+)
+def test_neurons_that_are_not_on_offer_cannot_be_read(session, areas, neurons, match):
+    with pytest.raises(DataError, match=match):
+        choose_observed(session(), areas, neurons, 0)
+
+
 # --- trials of which something else was recorded
 
 
@@ -164,7 +208,12 @@ def test_an_arm_that_asks_for_it_and_no_other_is_given_shuffled_records(tmp_path
 
     np.savez(tmp_path / "s.npz", **trials_first())
     data = {"path": str(tmp_path), "reader": "steinmetz", "observed": "others", "to_areas": ["MOs"]}
-    arms = {"plain": {}, "control": {"observed": {"shuffled": True}}}
+    arms = {
+        "plain": {},
+        "control": {"observed": {"shuffled": True}},
+        "some": {"observed": {"neurons": 2}},
+        "some_control": {"observed": {"neurons": 2, "shuffled": True}},
+    }
     sweep = make_sweep(data=data, core="constant", readout="linear", arms=arms, reference="plain")
     trials = {arm: sweep.trial(arm, {}, key="k", phase="tune", seed=0) for arm in arms}
     (before,) = open_data(DataConfig(**data))
@@ -172,7 +221,11 @@ def test_an_arm_that_asks_for_it_and_no_other_is_given_shuffled_records(tmp_path
     own = before.source.read(0, 0, 8)
     np.testing.assert_array_equal(clips["plain"].observed, own.observed)
     assert (clips["control"].observed != own.observed).any()
-    np.testing.assert_array_equal(clips["control"].responses, own.responses)
+    for clip in clips.values():
+        np.testing.assert_array_equal(clip.responses, own.responses)
+    columns = [(column == own.observed.T).all(axis=1).argmax() for column in clips["some"].observed.T]
+    assert len(columns) == 2
+    np.testing.assert_array_equal(clips["some_control"].observed, clips["control"].observed[:, columns])
 
 
 def test_a_session_keeps_its_areas_when_all_of_it_is_predicted():

@@ -69,6 +69,20 @@ def test_the_gated_unit_is_its_equation_pixel_by_pixel():
             np.testing.assert_allclose(found[clip, t, :, 1, 0], memory, rtol=1e-10)
 
 
+def test_a_gated_unit_that_is_to_remember_keeps_channels_for_2_to_as_many_frames():
+    gru = ConvGru(2, 200, 1, 1, longest=10.0)
+    frames = 1 / torch.sigmoid(gru.seen.bias[:200] + gru.gates.bias[:200]).detach()
+    assert 2.0 <= float(frames.min()) < 2.5
+    assert 9.5 < float(frames.max()) <= 10.0
+    plain = ConvGru(2, 200, 1, 1)
+    assert float(torch.sigmoid(plain.seen.bias[:200] + plain.gates.bias[:200]).min()) > 0.2, "by default about 2 frames"
+
+
+def test_memory_of_two_frames_or_less_is_refused():
+    with pytest.raises(ValueError, match=r"remembers_frames: got 2\.0, .*greater than 2"):
+        small(remembers_frames=2.0)
+
+
 def test_without_memory_a_frame_is_seen_alone():
     core = small(memory=False)
     video = torch.randn(1, 5, 1, 9, 11, dtype=torch.float64)

@@ -35,6 +35,8 @@ class Sweep:
     params: dict = field(default_factory=dict)
     arm_params: dict = field(default_factory=dict)
     positions: bool = True
+    areas: tuple[str, ...] | None = None  # of the neurons of every animal
+    to_areas: tuple[str, ...] = ()
     score: dict = field(default_factory=dict)
     status: str | None = "finished"
     scored: bool = True
@@ -47,7 +49,7 @@ def make(folder: Path, sweep: Sweep) -> Path:
     """Write sweep.yaml, journal, neurons and moments."""
     folder.mkdir(parents=True, exist_ok=True)
     asked = {"name": sweep.name, "reference": sweep.reference, "arms": {arm: {} for arm in sweep.noise}}
-    asked |= {"score": sweep.score, "confirm": {"seeds": sweep.seeds}}
+    asked |= {"score": sweep.score, "confirm": {"seeds": sweep.seeds}, "data": {"to_areas": list(sweep.to_areas)}}
     (folder / "sweep.yaml").write_text("# Does a population pool help?\n" + yaml.safe_dump(asked, sort_keys=False))
     journal, clock = Journal(folder / "journal.jsonl"), Clock()
     tags = {"git_commit": "abc123", "data_hash": "d1d2", "version.torch": "2.13", **sweep.tags}
@@ -82,7 +84,7 @@ def sessions(sweep: Sweep) -> list[Session]:
     made = []
     for k in range(sweep.animals):
         positions = rng.uniform(0, 600, (sweep.neurons, 3)) if sweep.positions else None
-        facts = Facts(sweep.neurons, None, np.ones(sweep.neurons), 20, positions_um=positions)
+        facts = Facts(sweep.neurons, None, np.ones(sweep.neurons), 20, positions_um=positions, areas=sweep.areas)
         one = np.ones(1, dtype=np.int64)
         made.append(Session(f"s{k}", f"mouse{k}", facts, ("train",), one, one, source=Nowhere()))
     return made
