@@ -19,8 +19,13 @@ def open_data(data: DataConfig) -> list[Session]:
 
 
 def open_for(config: TrialConfig) -> list[Session]:
-    """Open the sessions of a trial; its arm may read a part of the recorded activity, or that of other clips."""
-    sessions, asked = open_data(config.data), config.observed
+    """Open the sessions of a trial as its arm reads them."""
+    return arm_view(open_data(config.data), config)
+
+
+def arm_view(sessions: list[Session], config: TrialConfig) -> list[Session]:
+    """Leave an arm what it asks for of the recorded activity on offer: a part of it, or that of other clips."""
+    asked = config.observed
     if asked.areas is not None or asked.neurons is not None:
         seed = config.data.held_in_seed
         sessions = [choose_observed(session, asked.areas, asked.neurons, seed) for session in sessions]

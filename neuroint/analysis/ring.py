@@ -182,6 +182,8 @@ def tuning_figure(rows: Mapping[str, Float[np.ndarray, "velocity heading units"]
 
     Units are taken at equal steps of the order in which they are given; bins that nothing fell into stay white.
     """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(1.5 * columns + 1.2, 1.6 * len(rows) + 0.4), layout="constrained")
@@ -190,10 +192,10 @@ def tuning_figure(rows: Mapping[str, Float[np.ndarray, "velocity heading units"]
     for row, (name, maps) in zip(axes, rows.items(), strict=True):
         for axis, unit in zip(row, np.linspace(0, maps.shape[2] - 1, columns).round().astype(int), strict=True):
             extent = (0, 360, -FASTEST, FASTEST)
-            image = axis.imshow(maps[..., unit], origin="lower", aspect="auto", extent=extent, vmin=0, vmax=highest)
+            axis.imshow(maps[..., unit], origin="lower", aspect="auto", extent=extent, vmin=0, vmax=highest)
             axis.set(xticks=[0, 180, 360], yticks=[-4, 0, 4])
         row[0].set_ylabel(f"{name}\nvelocity (rad/s)", fontsize=8)
     for axis in axes[-1]:
         axis.set_xlabel("heading (deg)", fontsize=8)
-    figure.colorbar(image, ax=axes, shrink=0.6, label="rate")
+    figure.colorbar(ScalarMappable(Normalize(0, highest)), ax=axes, shrink=0.6, label="rate")
     figure.savefig(file, dpi=110)

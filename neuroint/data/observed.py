@@ -226,17 +226,7 @@ def choose_observed(session: Session, areas: Sequence[str] | None, neurons: int 
             f"observed.areas and observed.neurons choose among recorded neurons, but session '{session.name}' offers "
             f"{offered}; set data.observed: others"
         )
-    everyone = np.ones(facts.observed_channels, dtype=bool)
-    inside = everyone if areas is None else in_areas(facts.observed_areas, areas, session.name, "observed.areas")
-    chosen = np.flatnonzero(inside)
-    if neurons is not None and len(chosen) < neurons:
-        raise DataError(
-            f"observed.neurons is {neurons}, but of the neurons that session '{session.name}' offers {len(chosen)} are "
-            f"in {'any area' if areas is None else list(areas)}; ask for fewer, or raise data.held_in"
-        )
-    if neurons is not None:
-        order = generator(seed, "observed", session.name, *sorted(areas or ())).permutation(chosen)
-        chosen = np.sort(order[:neurons])
+    chosen = _some(session, areas, neurons, seed)
     known = facts.observed_areas
     offer = replace(
         facts,
@@ -245,6 +235,24 @@ def choose_observed(session: Session, areas: Sequence[str] | None, neurons: int 
         observed_areas=None if known is None else tuple(known[channel] for channel in chosen),
     )
     return replace(session, facts=offer, source=ChosenSource(session.source, chosen))
+
+
+def _some(session: Session, areas: Sequence[str] | None, neurons: int | None, seed: int) -> Int[np.ndarray, " chosen"]:
+    """Find the channels of areas, or draw as many of them as asked for."""
+    facts = session.facts
+    everyone = np.ones(facts.observed_channels, dtype=bool)
+    inside = everyone if areas is None else in_areas(facts.observed_areas, areas, session.name, "observed.areas")
+    chosen = np.flatnonzero(inside)
+    if neurons is None:
+        return chosen
+    if len(chosen) < neurons:
+        raise DataError(
+            f"observed.neurons is {neurons}, but of the neurons that session '{session.name}' offers {len(chosen)} are "
+            f"in {'any area' if areas is None else list(areas)}; ask for fewer, or offer more of them (data.held_in, "
+            "data.from_areas)"
+        )
+    order = generator(seed, "observed", session.name, *sorted(areas or ())).permutation(chosen)
+    return np.sort(order[:neurons])
 
 
 def shuffle_observed(session: Session, seed: int) -> Session:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from neuroint.analysis.inference import Comparison, holm_correct
+from neuroint.analysis.inference import Comparison, Unit, holm_correct
 from neuroint.data.areas import UNASSIGNED, members_of
 from neuroint.report.arms import score_of
 from neuroint.report.contrasts import compare_pairs, pair_runs
@@ -24,22 +24,45 @@ def by_area(evidence: Evidence, tier: str, contrasts: Sequence[Contrast]) -> lis
     """Score every arm on the neurons of each area, beside its difference from the reference on the same neurons.
 
     Areas are those of ``data.to_areas``, or all that neurons are in. ``bits_per_bin`` is divided by the neurons' mean
-    count, which makes it the bits per spike of the area as a whole. Differences are tested as those of all neurons are,
-    p values adjusted over arms and areas (Holm); an arm that has no verdict over all neurons has none here.
-    Empty for fewer than two areas.
+    count, which makes it the bits per spike of the area as a whole, where there is one session. Differences are tested
+    over what those of all neurons are tested over (animals, or stimuli of one), p values adjusted over arms and areas
+    (Holm); an arm that has no verdict over all neurons has none here. Runs that were scored on other neurons than the
+    reference are left out. Empty for fewer than two areas of two neurons.
     """
-    scored = {arm: runs for arm, runs in evidence.scored[tier].items() if runs}
-    areas = _areas(evidence, next(iter(scored.values()))[0]) if scored else {}
+    scored = _alike(evidence, tier)
+    areas = _areas(evidence, scored[evidence.asked.reference][0]) if scored else {}
     if len(areas) < FEWEST:
         return []
-    testable = [contrast.arm for contrast in contrasts if contrast.tier == tier and not contrast.obstacle]
+    units: dict[str, Unit] = {c.arm: c.unit for c in contrasts if c.tier == tier and not c.obstacle}
     cells = [(arm, area) for arm in scored for area in areas]
-    tested = {f"{arm}/{area}": _compared(evidence, arm, tier, areas[area]) for arm, area in cells if arm in testable}
+    tested = {
+        f"{arm}/{area}": _compared(evidence, arm, tier, areas[area], units[arm]) for arm, area in cells if arm in units
+    }
     adjusted = holm_correct(tested)
     return [
         _found(evidence, area, tier, [run.of(areas[area]) for run in scored[arm]], adjusted.get(f"{arm}/{area}"))
         for arm, area in cells
     ]
+
+
+def _alike(evidence: Evidence, tier: str) -> dict[str, list[ScoredRun]]:
+    """Find the arms whose runs have the score, on the sessions and neurons of the reference's; none without it."""
+    metric, scored = evidence.asked.score.metric, evidence.scored[tier]
+    theirs = [_shape(run) for run in scored.get(evidence.asked.reference, ())]
+    fit = {
+        arm: runs
+        for arm, runs in scored.items()
+        if runs and all(_shape(run) == theirs[0] and _has(run, metric) for run in runs if theirs)
+    }
+    return fit if evidence.asked.reference in fit else {}
+
+
+def _shape(run: ScoredRun) -> dict[str, int]:
+    return {name: found.snr.size for name, found in run.sessions.items()}
+
+
+def _has(run: ScoredRun, metric: str) -> bool:
+    return all(metric in found.values for found in run.sessions.values())
 
 
 def _areas(evidence: Evidence, run: ScoredRun) -> dict[str, Picked]:
@@ -51,8 +74,8 @@ def _areas(evidence: Evidence, run: ScoredRun) -> dict[str, Picked]:
     return {word: picked for word, picked in marked.items() if sum(mask.sum() for mask in picked.values()) >= FEWEST}
 
 
-def _compared(evidence: Evidence, arm: str, tier: str, picked: Picked) -> Comparison:
-    comparison, *_ = compare_pairs(evidence, pair_runs(evidence, arm, tier).of(picked), tier)
+def _compared(evidence: Evidence, arm: str, tier: str, picked: Picked, over: Unit) -> Comparison:
+    comparison, *_ = compare_pairs(evidence, pair_runs(evidence, arm, tier).of(picked), tier, over)
     return comparison
 
 
@@ -62,15 +85,15 @@ def _found(
     """Put a cell together, in the unit that it is told in."""
     metric, sessions = evidence.asked.score.metric, runs[0].sessions
     everyone = {name: np.ones(found.snr.size, dtype=bool) for name, found in sessions.items()}
-    score, scale = score_of(runs, metric, everyone), _scale(metric, runs[0])
+    score, (scale, unit) = score_of(runs, metric, everyone), _unit(metric, runs[0])
     known = None if tested is None or tested.obstacle else tested
     difference, (low, high) = (known.difference, known.interval) if known else _UNTESTED
     return AreaFindings(
         arm=str(runs[0].run.arm),
         area=area,
         tier=tier,
-        neurons=sum(found.snr.size for found in sessions.values()),
-        unit=PER_RESPONSE.get(metric, metric),
+        neurons=score.neurons if score else 0,
+        unit=unit,
         score=score and replace(score, mean=score.mean * scale, low=score.low * scale, high=score.high * scale),
         difference=difference * scale,
         interval=(low * scale, high * scale),
@@ -79,10 +102,10 @@ def _found(
     )
 
 
-def _scale(metric: str, run: ScoredRun) -> float:
-    """One over the mean response where means over neurons are told per response, else 1."""
-    if metric not in PER_RESPONSE:
-        return 1.0
-    totals = [found.totals for found in run.sessions.values()]
-    frames, responses = (sum(total[name].sum() for total in totals) for name in ("n_frames", "sum_y"))
-    return float(frames / responses) if responses else np.nan
+def _unit(metric: str, run: ScoredRun) -> tuple[float, str]:
+    """What a mean over neurons of one session is multiplied by, and what it is then; several are left as they are."""
+    if metric not in PER_RESPONSE or len(run.picked or ()) != 1:
+        return 1.0, metric
+    (found,) = run.sessions.values()
+    frames, responses = (found.totals[name].sum() for name in ("n_frames", "sum_y"))
+    return (float(frames / responses) if responses else np.nan), PER_RESPONSE[metric]

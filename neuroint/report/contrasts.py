@@ -93,16 +93,16 @@ def pair_runs(evidence: Evidence, arm: str, tier: str) -> Paired:
 
 
 def compare_pairs(
-    evidence: Evidence, paired: Paired, tier: str
+    evidence: Evidence, paired: Paired, tier: str, over: Unit | None = None
 ) -> tuple[Comparison, list[str], Float[np.ndarray, "seeds units"]]:
-    """Test the paired differences over animals, or over held-out stimuli where there is one animal.
+    """Test the paired differences over animals, or over held-out stimuli where there is one animal (or as told).
 
     Returns the comparison, the names of the units, and the differences that it rests on.
     """
     score, empty = evidence.asked.score, np.empty((0, 0))
     sessions = list(paired.pairs[0][0].sessions if paired.pairs else evidence.neurons.animals)
     animals = {name: evidence.neurons.animals.get(name, "") for name in sessions}
-    unit: Unit = "animal" if len(set(animals.values())) > 1 else "stimulus"
+    unit: Unit = over or ("animal" if len(set(animals.values())) > 1 else "stimulus")
     obstacle = paired.obstacle
     if not obstacle and len(sessions) > 1 and not all(animals.values()):
         obstacle = "which session belongs to which animal was not recorded; write neurons.parquet beside the sweep"

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from neuroint.analysis.inference import Unit
+
 TierScores = Mapping[str, "MetricScores"]
 
 
@@ -132,7 +134,7 @@ class Contrast:
     verdict: str
     sentence: str
     scope: str
-    unit: str
+    unit: Unit
     units: list[str]
     seeds: list[int]
     difference: float
@@ -155,9 +157,11 @@ class AreaFindings:
     """One arm on the neurons of one brain area, beside its difference from the reference on the same neurons.
 
     Attributes:
+        neurons: that the score is defined for.
         unit: of score, difference and interval.
         score: None where it is defined for no neuron.
-        difference: from the reference; NaN where it was not tested, as the reference itself is not.
+        difference: from the reference, positive where the arm is better; NaN where it was not tested, as the reference
+            itself is not.
         p: for no difference, adjusted over arms and areas; 1 where it was not tested.
     """
 

@@ -134,9 +134,9 @@ def per_area(findings: Findings, tier: str) -> Table:
     ]
     unit = next((found.unit for found in cells.values()), findings.metric)
     caption = (
-        f"By area of the predicted neurons, {TIER_WORDS[tier]}: {unit}, mean over seeds; behind it the difference from "
-        f"{findings.reference} on the same neurons, its {1 - findings.alpha:.0%} interval, and * where p is below "
-        f"{findings.alpha:g} after Holm over all of them"
+        f"By area of the predicted neurons, {TIER_WORDS[tier]}: {_named(unit)}, mean over seeds; behind it the gain "
+        f"over {findings.reference} on the same neurons (over stimuli by the jackknife), its {1 - findings.alpha:.0%} "
+        f"interval, not adjusted, and * where p is below {findings.alpha:g} after Holm over all of them"
     )
     return Table(caption, ["arm", *(f"{area} ({counted(n, 'neuron')})" for area, n in areas.items())], rows)
 

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from neuroint.config import SweepConfig, TrialConfig
-from neuroint.data.base import DEV_TEST, VALIDATION, Session
+from neuroint.data.base import DEV_TEST, VALIDATION, DataError, Session
 from neuroint.data.plan import evaluation_plan
 from neuroint.fit import model_for, start
 from neuroint.model import PopulationModel
+from neuroint.recordings import arm_view
 from neuroint.sweep.matching import fair_control, has_controls
 from neuroint.sweep.rehearsal import RehearsalError, Rehearsed, first_step, rehearse_apart, training_plan
 from neuroint.sweep.samplers import ARMS, REFERENCE, budget, runs_planned
@@ -83,6 +84,7 @@ def summarize_arms(sweep: SweepConfig, sessions: list[Session]) -> list[ArmSumma
 
 def _checked(config: TrialConfig, sessions: list[Session]) -> ArmSummary:
     """Build a configuration's model and plans, and compare them with what the sessions hold."""
+    sessions = arm_view(sessions, config)
     model = model_for(config, sessions)
     start(model, config)
     training_plan(config, sessions)
@@ -125,8 +127,8 @@ def _measure_arm(sweep: SweepConfig, arm: str, sessions: list[Session], tell: Ca
     measured = []
     for config in _corners(sweep, arm):
         try:
-            measured.append(rehearse_apart(config, sessions))
-        except RehearsalError as error:
+            measured.append(rehearse_apart(config, arm_view(sessions, config)))
+        except (RehearsalError, DataError) as error:
             raise PlanError(f"arm '{arm}'{_where(sweep, config)}: {error}") from error
     return measured
 
@@ -161,7 +163,7 @@ def _unmatched(reference: str, arm: str, largest: dict[str, Rehearsed], sessions
     neurons = sum(session.facts.n_neurons for session in sessions)
     extra = (mine.size.parameters - theirs.size.parameters) / neurons
     control = fair_control(
-        mine.config, mine.size, theirs.config, extra, lambda config: first_step(config, sessions)[-1]
+        mine.config, mine.size, theirs.config, extra, lambda one: first_step(one, arm_view(sessions, one))[-1]
     )
     alike = [name for name, one in largest.items() if name != arm and one.size.matches(mine.size)]
     said = [mine.size.against(theirs.size)]

@@ -129,7 +129,7 @@ def test_the_figure_shows_a_row_for_each_pair(tmp_path):
 
 def test_the_figure_of_tuning_takes_units_at_equal_steps_and_leaves_empty_bins_white(tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr("matplotlib.axes.Axes.imshow", lambda axis, image, **kw: shown.append((image, kw)) or _image())
+    monkeypatch.setattr("matplotlib.axes.Axes.imshow", lambda axis, image, **kw: shown.append((image, kw)))
     maps = np.arange(2 * 3 * 5, dtype=float).reshape(2, 3, 5)
     maps[0, 0] = np.nan
     tuning_figure({"true": maps, "found": maps[..., :2]}, 3, tmp_path / "tuning.png")
@@ -137,9 +137,3 @@ def test_the_figure_of_tuning_takes_units_at_equal_steps_and_leaves_empty_bins_w
     assert [int(image[1, 2]) - 25 for image, _ in shown] == [0, 2, 4, 0, 0, 1]
     assert all((kw["vmin"], kw["vmax"], kw["extent"]) == (0, 29.0, (0, 360, -5.0, 5.0)) for _, kw in shown)
     assert all(np.isnan(image[0, 0]) for image, _ in shown)
-
-
-def _image():
-    from matplotlib.cm import ScalarMappable
-
-    return ScalarMappable()

@@ -71,15 +71,34 @@ def test_the_gated_unit_is_its_equation_pixel_by_pixel():
 
 def test_a_gated_unit_that_is_to_remember_keeps_channels_for_2_to_as_many_frames():
     gru = ConvGru(2, 200, 1, 1, longest=10.0)
-    frames = 1 / torch.sigmoid(gru.seen.bias[:200] + gru.gates.bias[:200]).detach()
+    frames = frames_of_memory(gru)
     assert 2.0 <= float(frames.min()) < 2.5
-    assert 9.5 < float(frames.max()) <= 10.0
-    plain = ConvGru(2, 200, 1, 1)
-    assert float(torch.sigmoid(plain.seen.bias[:200] + plain.gates.bias[:200]).min()) > 0.2, "by default about 2 frames"
+    assert 9.5 < float(frames.max()) <= 10.001
+    assert 1.0 < float(frames_of_memory(ConvGru(2, 200, 1, 1)).max()) < 6.0, "by default about 2 frames"
+
+
+@torch.no_grad()
+def frames_of_memory(gru):
+    """1 / (1 - h(t) / h(t - 1)) after a flash, of a unit that reads nothing but its candidate."""
+    for layer in (gru.gates, gru.candidate):
+        layer.weight.zero_()
+    gru.candidate.bias.zero_()
+    gru.seen.weight.zero_()
+    gru.seen.weight[400:] = 1.0
+    gru.seen.bias[400:] = 0.0
+    flash = torch.zeros(1, 4, 2, 1, 1)
+    flash[:, 0] = 1.0
+    h = gru(flash)[0, :, :, 0, 0]
+    return 1 / (1 - h[3] / h[2])
+
+
+def test_a_core_without_memory_refuses_to_be_told_how_long_to_remember():
+    with pytest.raises(ValueError, match=r"remembers_frames is 5\.0 and memory is false; leave one of them out"):
+        small(memory=False, remembers_frames=5.0)
 
 
 def test_memory_of_two_frames_or_less_is_refused():
-    with pytest.raises(ValueError, match=r"remembers_frames: got 2\.0, .*greater than 2"):
+    with pytest.raises(ValueError, match=r"remembers_frames: got 2\.0: input should be greater than 2"):
         small(remembers_frames=2.0)
 
 

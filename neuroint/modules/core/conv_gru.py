@@ -47,8 +47,7 @@ class ConvGru(nn.Module):
     def _remember(self, longest: float) -> None:
         frames = torch.empty(self.channels).uniform_(1, longest - 1)
         for layer, bias in ((self.seen, -frames.log()), (self.gates, torch.zeros_like(frames))):
-            if layer.bias is not None:
-                layer.bias[: self.channels] = bias
+            layer.get_parameter("bias")[: self.channels] = bias
 
     def forward(
         self, x: Float[Tensor, "batch time inner height width"]
@@ -91,15 +90,14 @@ class ConvGruCore(nn.Module):
         input_px: side of its filters on features, odd.
         memory_px: side of its filters on what it remembers, odd.
         memory: false leaves the GRU out.
-        remembers_frames: before training, channels remember for 2 to as many frames; by default for about 2. Stimuli
-            that are independent from frame to frame teach a network nothing about what it has forgotten.
+        remembers_frames: before training, channels remember for 2 to as many frames; by default for about 2.
         momentum: weight of the *new* batch in the running statistics (torch's convention).
         behavior: show behavior as planes that are constant in a frame, where it was recorded.
         smoothness: weight of the roughness of the GRU's filters on features, beside a loss per response.
 
     Raises:
-        ValueError: lists of unequal lengths, even filters of the GRU or behind the first layer, or filters larger than
-            the frames.
+        ValueError: how long to remember without memory, lists of unequal lengths, even filters of the GRU or behind
+            the first layer, or filters larger than the frames.
 
     Source: the GRU baseline of Turishcheva et al. (2024), NeurIPS 37; filters after Ecker et al. (2019), ICLR.
     """
@@ -125,6 +123,10 @@ class ConvGruCore(nn.Module):
         smoothness: NonNegative = 0.0,
     ) -> None:
         super().__init__()
+        if remembers_frames is not None and not memory:
+            raise ValueError(
+                f"core 'conv_gru': remembers_frames is {remembers_frames} and memory is false; leave one of them out"
+            )
         check_layers("conv_gru", features, sides_px=sides_px, orders=orders)
         height, width = _map_size(stimulus_shape, sides_px, (input_px, memory_px))
         self.behavior = behavior and behavior_channels > 0
