@@ -13,6 +13,7 @@ from neuroint.data.base import TIERS, TRAIN, DataError
 from neuroint.data.observed import choose_observed, observe_masked, observe_others, observe_past, shuffle_observed
 from neuroint.data.trials import trial_session
 from neuroint.recordings import open_data, open_for
+from neuroint.sweep.planning import PlanError, summarize_arms
 
 AREAS = ("MOs", "VISp", "MOs", "CA1", "root", "MOs", "VISl", "MOs", "DG", "root")
 NEURONS = len(AREAS)
@@ -231,3 +232,19 @@ def test_an_arm_that_asks_for_it_and_no_other_is_given_shuffled_records(tmp_path
 def test_a_session_keeps_its_areas_when_all_of_it_is_predicted():
     assert session_of().facts.areas == AREAS
     assert make_session().facts.areas is None
+
+
+def test_an_arm_is_sized_and_refused_by_what_it_reads_before_anything_is_trained(tmp_path):
+    from steinmetz_files import trials_first
+
+    np.savez(tmp_path / "s.npz", **trials_first())
+    data = {"path": str(tmp_path), "reader": "steinmetz", "observed": "others", "to_areas": ["MOs"]}
+    core, train = {"name": "reduced_rank", "latents": 1}, {"frames": 8}
+    arms = {"all": {}, "two": {"observed": {"neurons": 2}}, "none_such": {"observed": {"areas": ["MOs"]}}}
+    made = {"data": data, "core": core, "readout": "linear", "train": train, "reference": "all"}
+    sessions = open_data(DataConfig(**data))
+    found = summarize_arms(make_sweep(**made, arms={name: arms[name] for name in ("all", "two")}), sessions)
+    more = sessions[0].facts.observed_channels - 2
+    assert found[0].parameters - found[1].parameters == more, "a weight per channel and latent"
+    with pytest.raises(PlanError, match=r"arm 'none_such': observed.areas: session 's' has no neuron in 'MOs'"):
+        summarize_arms(make_sweep(**made, arms=arms), sessions)
