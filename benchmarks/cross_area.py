@@ -92,6 +92,13 @@ def table(sweep: Path) -> str:
     return "\n".join(lines)
 
 
+def areas_by_areas(sweep: Path) -> str:
+    """The matrix of the sweep's report, on dev-test and on the final test once it was unlocked."""
+    findings = analyse(sweep)
+    made = [tables.per_area(findings, tier) for tier in (FINAL_TEST, DEV_TEST)]
+    return "\n\n".join(rows_of(one) for one in made if one.rows)
+
+
 def rows_of(made: tables.Table) -> str:
     """Write a table of a report as Markdown."""
     lines = [made.header, ["---"] * len(made.header), *([f"`{arm}`", *cells] for arm, *cells in made.rows)]
@@ -282,7 +289,7 @@ def main() -> None:
     else:
         sweep = Path(options.path)
         made = {
-            "areas": lambda: rows_of(tables.per_area(analyse(sweep), DEV_TEST)),
+            "areas": lambda: areas_by_areas(sweep),
             "table": lambda: table(sweep),
             "latents": lambda: latents(sweep, options.data, options.figure),
         }

@@ -15,7 +15,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -109,7 +109,8 @@ def _answer(config: TrialConfig, sessions: list[Session]) -> Rehearsed | str:
     shared = files_mb(os.getppid()) - files_mb()
     measure_anew(CPU)
     try:
-        found = rehearse(config, sessions)
+        with ThreadPoolExecutor(1) as apart:  # as a trial is trained: threads have heaps of their own
+            found = apart.submit(rehearse, config, sessions).result()
     except (ValueError, RuntimeError) as error:
         return str(error)
     return replace(found, peak_memory_mb=found.peak_memory_mb + max(0.0, shared))
