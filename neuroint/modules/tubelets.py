@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 class TubeletEmbedding(nn.Module):
-    r"""Normalize every block of frames x pixels, map it to a token, and normalize that.
+    r"""Normalize every block of frames x pixels (or not), map it to a token, and normalize that.
 
     .. math:: \mathrm{LN}\big(W\, \mathrm{LN}_\gamma(b) + c\big) =
         \mathrm{LN}\Big(\frac{(W \gamma) * x - \mu_b \sum W\gamma}{\sigma_b} + W \beta + c\Big)
@@ -18,22 +18,30 @@ class TubeletEmbedding(nn.Module):
     frames has 170,000 overlapping blocks of thousands of numbers, which are never held. Frames are padded by zeros in
     space so that the grid covers them; time is not padded.
 
+    A block that is normalized has lost its contrast: a token of noise is as large as one of an edge. Without, it is
+    :math:`\mathrm{LN}(W * x + c)`.
+
     Args:
         planes: channels of the video.
         width: of a token.
         frames: frames of a block; they step by one.
         side_px: pixels of a block per side.
         stride_px: pixels from one block to the next.
+        normalize: blocks, as published.
 
     Source: tubelets of Arnab et al. (2021), ICCV, 6836-6846.
     """
 
-    def __init__(self, planes: int, width: int, frames: int, side_px: int, stride_px: int) -> None:
+    def __init__(
+        self, planes: int, width: int, frames: int, side_px: int, stride_px: int, *, normalize: bool = True
+    ) -> None:
         super().__init__()
         self.block, self.stride = (frames, side_px, side_px), (1, stride_px, stride_px)
         self.padding = (side_px - 1) // 2
         shape = (planes, *self.block)
-        self.gain, self.offset = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
+        self.gain, self.offset = (
+            nn.Parameter(made(shape)) if normalize else None for made in (torch.ones, torch.zeros)
+        )
         self.weight = nn.Parameter(torch.empty(width, *shape))
         self.bias = nn.Parameter(torch.zeros(width))
         nn.init.xavier_uniform_(self.weight.data.flatten(1))
@@ -50,6 +58,9 @@ class TubeletEmbedding(nn.Module):
     ) -> Float[Tensor, "batch new_time rows columns token"]:
         """Make the tokens."""
         x = functional.pad(video.transpose(1, 2), [self.padding] * 4)
+        if self.gain is None or self.offset is None:
+            seen = functional.conv3d(x, self.weight, self.bias, stride=self.stride)
+            return self.norm(seen.permute(0, 2, 3, 4, 1))
         mean, precision = self._statistics(x)
         filters = self.weight * self.gain
         found = (

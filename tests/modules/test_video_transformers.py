@@ -39,6 +39,18 @@ def test_tubelets_are_a_norm_a_linear_map_and_a_norm_of_blocks_that_are_cut_out(
     torch.testing.assert_close(embedding(video), expected, rtol=1e-9, atol=1e-9)
 
 
+def test_tubelets_that_are_not_normalized_are_a_linear_map_and_a_norm_and_know_contrast():
+    embedding = perturbed(TubeletEmbedding(1, 5, 3, 3, 2, normalize=False).double())
+    assert {name for name, _ in embedding.named_parameters()} == {"weight", "bias", "norm.weight", "norm.bias"}
+    video = torch.randn(1, 4, 1, 5, 5, dtype=torch.float64)
+    block = video[0, 1:4, 0, 1:4, 1:4]  # of the second frame that is left, in the middle of the grid
+    expected = embedding.norm(torch.einsum("oijk,ijk->o", embedding.weight[:, 0], block) + embedding.bias)
+    torch.testing.assert_close(embedding(video)[0, 1, 1, 1], expected)
+    assert (embedding(2 * video) - embedding(video)).abs().max() > 0.01
+    published = TubeletEmbedding(1, 5, 3, 3, 2).double()
+    torch.testing.assert_close(published(2 * video), published(video), rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_fused_attention_is_what_its_maps_say(causal):
     attention = SelfAttention(6, 2, 4, 0.0, causal=causal).double()

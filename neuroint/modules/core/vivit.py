@@ -88,6 +88,7 @@ class ViViT(nn.Module):
         tubelet_frames: frames of a tubelet, all but one of which are consumed.
         tubelet_px: its side.
         stride_px: pixels from one tubelet to the next.
+        normalize_tubelets: to mean 0 and variance 1, as published; it takes the contrast away, which neurons answer to.
         width: of a token.
         spatial_blocks: blocks among places.
         temporal_blocks: blocks among frames.
@@ -120,6 +121,7 @@ class ViViT(nn.Module):
         tubelet_frames: Count = 13,
         tubelet_px: Count = 7,
         stride_px: Count = 2,
+        normalize_tubelets: bool = True,
         width: Count = 112,
         spatial_blocks: Index = 14,
         temporal_blocks: Index = 14,
@@ -141,7 +143,9 @@ class ViViT(nn.Module):
         self.state_channels = (behavior_channels + pupil_channels) * (state != "none")
         self.state = state if self.state_channels else "none"
         planes = stimulus_shape[0] + self.state_channels * (self.state == "channels")
-        self.tubelets = TubeletEmbedding(planes, width, tubelet_frames, tubelet_px, stride_px)
+        self.tubelets = TubeletEmbedding(
+            planes, width, tubelet_frames, tubelet_px, stride_px, normalize=normalize_tubelets
+        )
         self.grid = self.tubelets.grid(*stimulus_shape[1:])
         self.place_grid = PlaceGrid(0, *self.grid, tubelet_px, stride_px, self.tubelets.padding)
         self.patch_dropout = nn.Dropout1d(patch_dropout)
