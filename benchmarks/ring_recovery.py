@@ -68,10 +68,10 @@ def draw_tuning(seed: int, preset: str, folder: Path, file: Path) -> None:
     rows: dict[str, Any] = {}
     for name in ("separated", "unseparated"):
         model, world = fitted(name, seed, preset, folder)
-        turning, n = [array[:, 1:, 0] for array in (world.velocity, world.heading)], world.rates.shape[2]
-        rows.setdefault("true", tuning_maps(world.rates[:, 1:], *turning))
+        velocity, heading, n = world.velocity[:, 1:, 0], world.heading[:, 1:, 0], world.rates.shape[2]
+        rows.setdefault("true", tuning_maps(world.rates[:, 1:], velocity, heading))
         rates = rollout(model, world)
-        maps, index = tuning_maps(rates, *turning), velocity_modulation(rates, *turning)
+        maps, index = tuning_maps(rates, velocity, heading), velocity_modulation(rates, velocity, heading)
         rows[f"{name}: observed"] = maps[..., :n]
         for sign, told in ((1, "+"), (-1, "-")):
             shifters = n + np.flatnonzero(sign * index[n:] > SHIFTER)
