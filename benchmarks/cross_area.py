@@ -37,6 +37,7 @@ from neuroint.model import build_model, facts_of
 from neuroint.recordings import open_for
 from neuroint.report import analyse, tables
 from neuroint.report.latents import draw_latents
+from neuroint.report.markdown import rows_of
 from neuroint.results import read_moments
 from neuroint.runtime import LocalRuntime
 from neuroint.seeding import generator
@@ -96,13 +97,7 @@ def areas_by_areas(sweep: Path) -> str:
     """The matrix of the sweep's report, on dev-test and on the final test once it was unlocked."""
     findings = analyse(sweep)
     made = [tables.per_area(findings, tier) for tier in (FINAL_TEST, DEV_TEST)]
-    return "\n\n".join(rows_of(one) for one in made if one.rows)
-
-
-def rows_of(made: tables.Table) -> str:
-    """Write a table of a report as Markdown."""
-    lines = [made.header, ["---"] * len(made.header), *([f"`{arm}`", *cells] for arm, *cells in made.rows)]
-    return f"{made.caption}.\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join(f"{one.caption}.\n\n{rows_of(one)}" for one in made if one.rows)
 
 
 def configuration(core: str, seed: int) -> TrialConfig:

@@ -77,8 +77,13 @@ def _bullets(title: str, lines: Sequence[str]) -> str:
 def _table(table: Table) -> str:
     if not table.rows:
         return ""
+    return f"## {_plain(table.caption)}\n\n{rows_of(table)}"
+
+
+def rows_of(table: Table) -> str:
+    """Write the header and the rows of a table."""
     header, *rows = (_row(map(_cell, row)) for row in (table.header, *table.rows))
-    return "\n".join([f"## {_plain(table.caption)}", "", header, _row(["---"] * len(table.header)), *rows])
+    return "\n".join([header, _row(["---"] * len(table.header)), *rows])
 
 
 def _row(cells: Iterable[str]) -> str:
