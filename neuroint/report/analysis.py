@@ -58,4 +58,4 @@ def conclude(evidence: Evidence) -> Findings:
 def _neurons(evidence: Evidence) -> dict[str, int]:
     """Number of neurons of every session that was scored."""
     runs = [run for by_arm in evidence.scored.values() for scored in by_arm.values() for run in scored]
-    return {name: int(scores.snr.size) for run in runs for name, scores in run.sessions.items()}
+    return {name: count for run in runs for name, count in run.neurons.items()}

@@ -48,17 +48,13 @@ def by_area(evidence: Evidence, tier: str, contrasts: Sequence[Contrast]) -> lis
 def _alike(evidence: Evidence, tier: str) -> dict[str, list[ScoredRun]]:
     """Find the arms whose runs have the score, on the sessions and neurons of the reference's; none without it."""
     metric, scored = evidence.asked.score.metric, evidence.scored[tier]
-    theirs = [_shape(run) for run in scored.get(evidence.asked.reference, ())]
+    theirs = [run.neurons for run in scored.get(evidence.asked.reference, ())]
     fit = {
         arm: runs
         for arm, runs in scored.items()
-        if runs and all(_shape(run) == theirs[0] and _has(run, metric) for run in runs if theirs)
+        if runs and all(run.neurons == theirs[0] and _has(run, metric) for run in runs if theirs)
     }
     return fit if evidence.asked.reference in fit else {}
-
-
-def _shape(run: ScoredRun) -> dict[str, int]:
-    return {name: found.snr.size for name, found in run.sessions.items()}
 
 
 def _has(run: ScoredRun, metric: str) -> bool:

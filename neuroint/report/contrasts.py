@@ -84,7 +84,7 @@ def pair_runs(evidence: Evidence, arm: str, tier: str) -> Paired:
     pairs = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
     if not pairs:
         return Paired(arm, [], "the two arms share no seed; retrain both with the same seeds")
-    shapes = [[{name: s.snr.size for name, s in run.sessions.items()} for run in pair] for pair in pairs]
+    shapes = [[run.neurons for run in pair] for pair in pairs]
     if any(shape != shapes[0][0] for pair in shapes for shape in pair):
         return Paired(arm, [], "runs were scored on different sessions or neurons; score all of them again")
     if any(evidence.asked.score.metric not in s.values for run in pairs[0] for s in run.sessions.values()):

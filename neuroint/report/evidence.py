@@ -79,6 +79,11 @@ class ScoredRun:
     sessions: Mapping[str, SessionScores]
     picked: Picked | None = None
 
+    @property
+    def neurons(self) -> dict[str, int]:
+        """Number of neurons scored in every session."""
+        return {name: int(scores.snr.size) for name, scores in self.sessions.items()}
+
     def of(self, picked: Picked) -> ScoredRun:
         """Keep some neurons of each session, and the sessions that have any of them."""
         kept = {name: scores.of(picked[name]) for name, scores in self.sessions.items() if picked[name].any()}
