@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from neuroint.modules.transformer import attention_maps, context_window
 
+TOKENS_AT_ONCE = 2**14  # of a block that runs again: half a GiB of queries, keys and values at V1T's published width
 Sequence = Float[Tensor, "sequences tokens width"]
 Angles = Float[Tensor, "tokens pairs"]
 
@@ -116,3 +117,27 @@ def remembering_less(block: nn.Module, again: bool, *given: Tensor | None) -> Te
     if again and torch.is_grad_enabled():
         return checkpoint(block, *given, use_reentrant=False)  # pyright: ignore[reportReturnType]
     return block(*given)
+
+
+def group_by_group(
+    block: nn.Module, again: bool, x: Sequence, told: Float[Tensor, "sequences channel"] | Angles | None, *, each: bool
+) -> Sequence:
+    """Run a block that mixes nothing between sequences; to remember less, on few of them at a time, and again.
+
+    Then what is inside the block is held for ``TOKENS_AT_ONCE`` tokens, however long the clip. What is dropped in
+    training is drawn group by group.
+
+    Args:
+        block: takes sequences and what they are told.
+        again: whether to remember less.
+        x: all sequences.
+        told: a row for every sequence, or one thing for all of them.
+        each: which of the two.
+    """
+    if not again:
+        return block(x, told)
+    parts = x.split(max(1, TOKENS_AT_ONCE // x.shape[1]))
+    tellings = told.split(len(parts[0])) if each and told is not None else [told] * len(parts)
+    return torch.cat(
+        [remembering_less(block, again, part, telling) for part, telling in zip(parts, tellings, strict=True)]
+    )

@@ -6,8 +6,9 @@ from torch import nn
 from torch.nn import functional
 
 from neuroint.data.base import Inputs
+from neuroint.modules import video_blocks
 from neuroint.modules.tubelets import TubeletEmbedding
-from neuroint.modules.video_blocks import DropPath, SelfAttention, rotary_angles, turned
+from neuroint.modules.video_blocks import DropPath, SelfAttention, group_by_group, rotary_angles, turned
 from neuroint.registry import cores
 
 SENSORIUM = {"stimulus_shape": (1, 36, 64), "behavior_channels": 2, "pupil_channels": 2}
@@ -89,8 +90,10 @@ def test_a_path_is_dropped_for_whole_sequences_and_kept_in_the_mean():
     assert torch.equal(DropPath(0.25).eval()(x), x)
 
 
+@pytest.mark.parametrize("tokens_at_once", [100_000, 1], ids=["whole", "sequence by sequence"])
 @pytest.mark.parametrize("make", [lambda: small_v1t(), lambda: small_vivit()], ids=["v1t", "vivit"])
-def test_running_blocks_again_gives_the_same_gradients(make):
+def test_running_blocks_again_gives_the_same_gradients(make, tokens_at_once, monkeypatch):
+    monkeypatch.setattr(video_blocks, "TOKENS_AT_ONCE", tokens_at_once)
     gradients = []
     for recompute in (False, True):
         torch.manual_seed(1)
@@ -100,6 +103,22 @@ def test_running_blocks_again_gives_the_same_gradients(make):
         gradients.append([p.grad for p in core.parameters()])
     for kept, again in zip(*gradients, strict=True):
         torch.testing.assert_close(kept, again)
+
+
+def test_a_block_that_remembers_less_holds_few_tokens_at_a_time(monkeypatch):
+    monkeypatch.setattr(video_blocks, "TOKENS_AT_ONCE", 15)
+    seen = []
+
+    class Block(nn.Module):
+        def forward(self, x, told):
+            seen.append((x.shape[0], told.shape[0]))
+            return x + told[:, None]
+
+    x, told = torch.randn(8, 5, 2), torch.randn(8, 2)
+    torch.testing.assert_close(group_by_group(Block(), True, x, told, each=True), x + told[:, None])
+    assert seen == [(3, 3), (3, 3), (2, 2)]
+    group_by_group(Block(), False, x, told, each=True)
+    assert seen[3:] == [(8, 8)]
 
 
 @pytest.mark.parametrize("state", ["channels", "tokens", "cross_attention"])

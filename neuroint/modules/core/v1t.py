@@ -14,7 +14,7 @@ from neuroint.data.base import Inputs
 from neuroint.modules.base import Reads
 from neuroint.modules.convolution import input_planes, state_of
 from neuroint.modules.places import PlaceGrid
-from neuroint.modules.video_blocks import SelfAttention, Sequence, remembering_less
+from neuroint.modules.video_blocks import SelfAttention, Sequence, group_by_group
 from neuroint.registry import BelowOne, Count, Fact, cores
 
 
@@ -77,7 +77,8 @@ class V1T(nn.Module):
         dropout: of maps, branches and the MLP.
         token_dropout: of the embedded patches.
         behavior: add behavior and pupil, where they were recorded.
-        recompute: run blocks again on the way back instead of keeping what is inside them: less memory, more time.
+        recompute: run blocks on few frames at a time, and again on the way back instead of keeping what is inside them:
+            less memory, more time.
 
     Raises:
         ValueError: patches larger than the frames, or inputs without what the core was built for.
@@ -129,7 +130,7 @@ class V1T(nn.Module):
         """Turn the inputs into features, frame by frame."""
         x, state = self._tokens(inputs), self._state(inputs)
         for block in self.blocks:
-            x = remembering_less(block, self.recompute, x, state)
+            x = group_by_group(block, self.recompute, x, state, each=True)
         features = x[:, 1:].transpose(1, 2).unflatten(2, self.feature_shape[1:])
         return features.unflatten(0, (inputs.n_batch, inputs.n_frames))
 

@@ -15,7 +15,7 @@ from neuroint.modules.base import Reads
 from neuroint.modules.convolution import check_frames, input_planes, state_of, with_planes
 from neuroint.modules.places import PlaceGrid
 from neuroint.modules.tubelets import TubeletEmbedding
-from neuroint.modules.video_blocks import Angles, DropPath, SelfAttention, Sequence, remembering_less, rotary_angles
+from neuroint.modules.video_blocks import Angles, DropPath, SelfAttention, Sequence, group_by_group, rotary_angles
 from neuroint.registry import BelowOne, Count, Fact, Index, cores
 
 States = Literal["channels", "tokens", "cross_attention", "none"]
@@ -101,7 +101,8 @@ class ViViT(nn.Module):
         patch_dropout: share of tubelets that are set to 0 in training.
         drop_path: share of sequences for which a branch is left out in training, in the last block of each kind; in
             the first it is 0, in between it grows evenly.
-        recompute: run blocks again on the way back instead of keeping what is inside them: less memory, more time.
+        recompute: run blocks on few sequences at a time, and again on the way back instead of keeping what is inside
+            them: less memory, more time.
 
     Raises:
         ValueError: clips shorter than a tubelet, an odd head width, or inputs without what the core was built for.
@@ -193,12 +194,12 @@ class ViViT(nn.Module):
         for index, block in enumerate(self.spatial):
             x = self.crossings[index](x, state) if len(self.crossings) else x
             watch("spatial", block, x, angles)
-            x = remembering_less(block, self.recompute, x, angles)
+            x = group_by_group(block, self.recompute, x, angles, each=False)
         x = self._by_place(x, inputs.n_batch)
         angles = rotary_angles(torch.arange(x.shape[1], dtype=torch.float64, device=x.device)[:, None], self.head_width)
         for block in self.temporal:
             watch("temporal", block, x, angles)
-            x = remembering_less(block, self.recompute, x, angles)
+            x = group_by_group(block, self.recompute, x, angles, each=False)
         return x
 
     def _tokens(self, inputs: Inputs) -> tuple[Sequence, Float[Tensor, "sequences channel"] | None]:
