@@ -1,6 +1,7 @@
 """Put a core, readouts, stages and a link together: core -> readout -> normalization -> interaction -> link.
 
-The core is shared by all sessions, and so is a normalization inside it; everything else is one per session.
+The core is shared by all sessions, and so is a normalization inside it; everything else is one per session, but for
+what readouts of several sessions may hold in common (``share``).
 Feed-forward and filtering stages see all frames at once. From the first recurrent stage on, one loop runs frame by
 frame through all later stages and the link, because a recurrent stage reads the model's own last rate. Recorded
 activity is lagged here and nowhere else.
@@ -289,9 +290,16 @@ def build_model(
         given["observed_lag_bins"] = shared["observed_lag_bins"]
         readouts[name] = readout
         stages[name] = {slot: kind[specs[slot].name].build(specs[slot].options, given) for slot, kind in slots.items()}
+    _share_between(list(readouts.values()))
     model = PopulationModel(core, readouts, stages, link, inside, recorded)
     _check_recorded(model, sessions)
     return model
+
+
+def _share_between(readouts: list[Any]) -> None:
+    """Let readouts of several sessions hold in common what is the same for matched neurons."""
+    if readouts and hasattr(readouts[0], "share"):
+        readouts[0].share(readouts)
 
 
 def _feature_stage(spec: Any, core: nn.Module, shared: Mapping[str, object]) -> nn.Module | None:

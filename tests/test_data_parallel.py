@@ -24,6 +24,7 @@ ARMS = {
     "places": {"normalization": {"name": "group", "group_neurons": 3}},
     "batch": {"normalization": "batch"},
     "own_drive": {"interaction": "own_drive_filter"},
+    "matched": {"readout": {"name": "gaussian", "sampling": False, "features": "shared"}},
     "permuted": {"interaction": {"name": "permuted_identities", "of": {"name": "attention"}}},
 }
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from neuroint.data.array_source import CHANNEL_AXES, RESPONSE_AXES, STIMULUS_AXES, View, in_chunks, usable
 from neuroint.data.array_store import ArrayStore
 from neuroint.data.base import DataError
 from neuroint.data.mapping import Array, ArrayMapping, Positions
+from neuroint.data.matches import whole_ids
 
 # Axes that are assumed when the mapping does not say them, by what a row is, role and number of dimensions.
 DEFAULT_AXES: dict[str, dict[str, dict[int, str]]] = {
@@ -143,6 +144,16 @@ def read_positions(store: ArrayStore, named: Positions, n_neurons: int) -> Float
     positions = np.zeros((n_neurons, 3), dtype=np.float32)
     positions[:, : array.shape[1]] = array * named.um_per_unit
     return positions
+
+
+def read_match_ids(store: ArrayStore, name: str | None, n_neurons: int) -> Int[np.ndarray, " neurons"] | None:
+    """Ids of matched neurons, one each."""
+    if name is None:
+        return None
+    array = np.asarray(store.numbers(name))
+    if array.shape != (n_neurons,):
+        raise DataError(f"match_ids '{name}' has shape {array.shape}; expected ({n_neurons},), one id per neuron")
+    return whole_ids(array, f"match_ids '{name}'")
 
 
 def read_bin_s(store: ArrayStore, given: float | str | None) -> float | None:

@@ -8,7 +8,16 @@ from hashlib import blake2b
 import numpy as np
 from jaxtyping import Bool, Int
 
-from neuroint.data.array_roles import Faults, find_views, read_bin_s, read_positions, read_text, row_axis, shown_rows
+from neuroint.data.array_roles import (
+    Faults,
+    find_views,
+    read_bin_s,
+    read_match_ids,
+    read_positions,
+    read_text,
+    row_axis,
+    shown_rows,
+)
 from neuroint.data.array_source import ArraySource, Scale, View, in_chunks, rows_of, usable
 from neuroint.data.array_store import ArrayStore
 from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, VALIDATION, DataError, Facts, Session
@@ -194,6 +203,7 @@ def _facts(
     bin_s = faults.attempt(read_bin_s, store, mapping.bin_s)
     named = mapping.positions_um
     positions = None if named is None else faults.attempt(read_positions, store, named, len(mean))
+    match_ids = faults.attempt(read_match_ids, store, mapping.match_ids, len(mean))
     faults.stop()
     stimulus = views["stimulus"].of(store).shape[1:] if "stimulus" in views else None
     return Facts(
@@ -205,6 +215,7 @@ def _facts(
         behavior_channels=len(moments["behavior"].mean) if "behavior" in moments else 0,
         pupil_channels=len(moments["pupil"].mean) if "pupil" in moments else 0,
         positions_um=positions,
+        match_ids=match_ids,
     )
 
 

@@ -53,7 +53,8 @@ class Facts:
     ``mean_responses`` is the mean over the training tier, in the units the model is trained in (after response
     normalization). ``stimulus_shape`` is ``(channel, height, width)``. ``observed_neurons`` says for every channel of
     recorded activity which predicted neuron it is, -1 for none of them. ``areas`` names the brain area of every neuron,
-    ``observed_areas`` that of every channel of recorded activity.
+    ``observed_areas`` that of every channel of recorded activity. ``match_ids`` are equal for neurons, of this or of
+    another session, that are taken for the same cell or type; negative where a neuron is matched with none.
     """
 
     n_neurons: int
@@ -69,6 +70,7 @@ class Facts:
     positions_um: Float[np.ndarray, "neurons 3"] | None = None
     areas: tuple[str, ...] | None = None
     observed_areas: tuple[str, ...] | None = None
+    match_ids: Int[np.ndarray, " neurons"] | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Facts by name, as components ask for them."""

@@ -137,6 +137,8 @@ class ArrayMapping(_Frozen):
         pupil: the same, for the shifter.
         positions_um: (neurons, 3), or (neurons, 2), whose depth is then 0; in micrometers, or in another unit with
             ``{array: NAME, um_per_unit: 0.7}``.
+        match_ids: (neurons,), whole numbers that are equal for neurons of several recordings that are the same cell or
+            type, negative for none; what ``features: shared`` of readout ``gaussian`` reads.
         bin_s: seconds per bin, or the array that holds them.
         animal: the animal's name, or a text array that holds it; by default the session's. ``{file}`` in a name stands
             for the file's.
@@ -158,6 +160,7 @@ class ArrayMapping(_Frozen):
     behavior: Channels | None = None
     pupil: Channels | None = None
     positions_um: PositionsUm | None = None
+    match_ids: str | None = None
     bin_s: BinS | None = None
     animal: str | None = None
     session: str | None = None
@@ -169,7 +172,7 @@ class ArrayMapping(_Frozen):
 
 
 _EXPECTED = "a mapping is 'role: array' pairs, for example {responses: spikes}"
-ARRAY_ROLES = ("video", "images", "responses", "behavior", "pupil", "positions_um", "bin_s")
+ARRAY_ROLES = ("video", "images", "responses", "behavior", "pupil", "positions_um", "match_ids", "bin_s")
 
 
 def parse_mapping(given: Any) -> ArrayMapping:

@@ -319,6 +319,7 @@ def _of_neurons(facts: Facts, targets: np.ndarray) -> Facts:
         mean_responses=facts.mean_responses[targets],
         positions_um=None if positions is None else positions[targets],
         areas=_areas_of(facts, targets),
+        match_ids=None if facts.match_ids is None else facts.match_ids[targets],
     )
 
 

@@ -26,9 +26,11 @@ from neuroint.registry import nearest
 RESPONSES, BEHAVIOR, PUPIL = "responses", "behavior", "pupil_center"
 TIERS_FILE = "meta/trials/tiers.npy"
 POSITIONS_FILE = "meta/neurons/cell_motor_coordinates.npy"
+MATCHES_FILE = "meta/neurons/multi_match_id.npy"  # cells found again in other sessions; not in the public releases
 NEURON_FILES: dict[str, tuple[str | int, ...]] = {
     POSITIONS_FILE: ("neurons", 3),
     "meta/neurons/unit_ids.npy": ("neurons",),
+    MATCHES_FILE: ("neurons",),
 }
 STATISTICS = {RESPONSES: ("mean", "std"), BEHAVIOR: ("std",), PUPIL: ("mean", "std")}
 

@@ -12,9 +12,11 @@ from jaxtyping import Float, Int
 
 from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, UNUSED, VALIDATION, DataError, Facts, Session
 from neuroint.data.hashing import stimulus_id
+from neuroint.data.matches import whole_ids
 from neuroint.data.npy import load_array
 from neuroint.data.sensorium import (
     BEHAVIOR,
+    MATCHES_FILE,
     POSITIONS_FILE,
     PUPIL,
     RESPONSES,
@@ -194,17 +196,19 @@ def _faults(folder: Path, layout: Layout) -> tuple[list[str], Contents | None]:
         leaks = [describe_leakage(shared)] if shared else []
         clips = [clip for clip, tier in enumerate(contents.tiers) if tier != UNUSED]
         found = [fault for clip in clips for fault in _clip_faults(recording, clip, normalization)]
-        return list(dict.fromkeys([*contents.faults, *leaks, *found, *_positions_faults(recording)])), contents
+        return list(dict.fromkeys([*contents.faults, *leaks, *found, *_neuron_faults(recording)])), contents
     except DataError as error:  # statistics that no clip can be read with, or a file that went away
         return [str(error)], None
 
 
-def _positions_faults(recording: Recording) -> list[str]:
-    try:
-        _positions_um(recording)
-    except DataError as error:
-        return [str(error)]
-    return []
+def _neuron_faults(recording: Recording) -> list[str]:
+    faults = []
+    for read in (_positions_um, _match_ids):
+        try:
+            read(recording)
+        except DataError as error:
+            faults.append(str(error))
+    return faults
 
 
 def _clip_faults(recording: Recording, clip: int, normalization: Normalization) -> list[str]:
@@ -303,6 +307,7 @@ def _facts(recording: Recording, normalization: Normalization, reading: Reading,
         behavior_channels=recording.shape(BEHAVIOR)[0] if recording.has(BEHAVIOR) else 0,
         pupil_channels=recording.shape(PUPIL)[0] if recording.has(PUPIL) else 0,
         positions_um=_positions_um(recording),
+        match_ids=_match_ids(recording),
     )
 
 
@@ -314,3 +319,8 @@ def _positions_um(recording: Recording) -> Float[np.ndarray, "neurons 3"] | None
     if not np.isfinite(positions).all():
         raise DataError(f"{POSITIONS_FILE} holds NaN or infinite positions; expected x, y, z in micrometers per neuron")
     return positions
+
+
+def _match_ids(recording: Recording) -> Int[np.ndarray, " neurons"] | None:
+    path = recording.folder / MATCHES_FILE
+    return whole_ids(load_array(path), MATCHES_FILE) if path.is_file() else None

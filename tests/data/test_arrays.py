@@ -140,6 +140,16 @@ def test_behavior_pupil_positions_bin_and_animal_are_read(tmp_path):
     assert part.pupil.shape == (4, 2)
 
 
+def test_ids_of_matched_neurons_are_whole_numbers_one_each(tmp_path):
+    named = MOVIE | {"match_ids": "cell"}
+    facts = read(tmp_path, movie() | {"cell": np.array([4.0, -1.0, 12.0])}, named).facts
+    assert facts.match_ids.tolist() == [4, -1, 12]
+    with pytest.raises(DataError, match=r"match_ids 'cell' has shape \(2,\); expected \(3,\), one id per neuron"):
+        read(tmp_path, movie() | {"cell": np.arange(2)}, named)
+    with pytest.raises(DataError, match=r"match_ids 'cell' holds float64 that are no ids; expected a whole number"):
+        read(tmp_path, movie() | {"cell": np.array([0.0, 0.5, np.nan])}, named)
+
+
 def test_activity_without_a_stimulus_is_a_recording_too(tmp_path):
     session = read(tmp_path, movie(), {"responses": "spikes", "split": SPLIT})
     assert session.facts.stimulus_shape is None

@@ -105,6 +105,8 @@ def test_held_in_neurons_are_read_and_the_others_are_predicted():
     assert {tuple(c) for c in after.observed.T} | {tuple(c) for c in after.responses.T} == columns
     targets = session.source.targets
     np.testing.assert_array_equal(facts.positions_um, plain.facts.positions_um[targets])
+    matched = replace(plain, facts=replace(plain.facts, match_ids=np.arange(10, 17)))
+    np.testing.assert_array_equal(observe_others(matched, 0.4, seed=1).facts.match_ids, targets + 10)
     np.testing.assert_array_equal(facts.mean_responses, plain.facts.mean_responses[targets])
     assert not set(targets) & set(session.source.channels)
 

@@ -5,6 +5,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from neuroint.config import Spec
+from neuroint.data.base import Facts, Inputs
+from neuroint.model import build_model
 from neuroint.modules import chunks
 from neuroint.modules.bilinear import weighed_at
 from neuroint.modules.chunks import in_chunks
@@ -166,6 +169,67 @@ def test_a_missing_pupil_is_refused():
 def test_missing_positions_are_refused_with_a_way_out():
     with pytest.raises(MissingFactError, match=r"needs positions_um, which the data does not have.*choose grid: free"):
         readouts["gaussian"].build({}, FACTS)
+
+
+def two_sessions(**options):
+    """Neurons 1 and 2 of the first session are 4 and 1 of the second; its neuron 0 is matched with none."""
+    specs = {
+        "core": Spec("conv2d", {"channels": [6], "spatial_kernels": [3]}),
+        "readout": Spec("gaussian", {"grid": "free", "features": "shared", **options}),
+        "normalization": Spec("none"),
+        "interaction": Spec("none"),
+        "link": Spec("softplus"),
+    }
+    ids = {"one": [7, 3, 9], "two": [-1, 9, 8, 8, 3]}
+    facts = {
+        name: Facts(len(own), (1, 8, 8), np.ones(len(own), np.float32), 5, match_ids=np.array(own))
+        for name, own in ids.items()
+    }
+    return build_model(specs, facts)
+
+
+def test_matched_neurons_of_two_sessions_read_the_same_features_up_to_a_scale():
+    model = two_sessions()
+    one, two = model.readouts["one"], model.readouts["two"]
+    with torch.no_grad():
+        one.weights.normal_()
+        two.scale.copy_(torch.arange(1.0, 6.0)[:, None])
+    assert one.weights is two.weights
+    assert len(one.weights) == 5, "ids 3, 7, 8 and 9, and a neuron that is matched with none"
+    torch.testing.assert_close(two.embedding()[4], 5 * one.embedding()[1])
+    torch.testing.assert_close(two.embedding()[1], 2 * one.embedding()[2])
+    torch.testing.assert_close(two.embedding()[3] / 4, two.embedding()[2] / 3)
+    assert sum(parameter is one.weights for parameter in model.parameters()) == 1
+
+
+def test_what_one_session_learns_of_a_matched_neuron_the_other_knows():
+    model = two_sessions()
+    inputs = Inputs(torch.randn(1, 5, 1, 8, 8))
+    before = model.eval()(inputs, "two").detach()
+    model(inputs, "one")[..., 1].sum().backward()  # the neuron with id 3
+    with torch.no_grad():
+        model.readouts["one"].weights -= model.readouts["one"].weights.grad
+    changed = (model(inputs, "two") - before).abs().amax((0, 1)) > 0
+    assert changed.tolist() == [False, False, False, False, True]
+
+
+def test_a_row_that_several_sessions_share_is_penalized_once():
+    model = two_sessions(feature_l1=0.5)
+    torch.testing.assert_close(model.penalty(), torch.tensor(0.5 * 5 * 6 / 6))
+
+
+def test_weights_of_matched_neurons_are_kept_and_loaded_together():
+    model, other = two_sessions(), two_sessions()
+    with torch.no_grad():
+        model.readouts["two"].weights.normal_()
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.readouts["one"].weights, model.readouts["one"].weights)
+    assert other.readouts["one"].weights is other.readouts["two"].weights
+
+
+def test_shared_features_without_ids_are_refused_with_a_way_out():
+    with pytest.raises(MissingFactError, match=r"features: shared needs match_ids, which.*choose features: own"):
+        readouts["gaussian"].build({"grid": "free", "features": "shared"}, FACTS)
 
 
 def test_feature_l1_is_the_sum_of_absolute_weights():

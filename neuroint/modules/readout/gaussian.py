@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -76,7 +77,14 @@ class Gaussian(nn.Module):
 
     with noise drawn per frame and neuron in training, and none in evaluation; s(t) is the shift that the pupil tells.
     Points are (x, y) in [-1, 1] from edge to edge of the feature maps, which are zero outside. The noise comes from
-    torch's default generator, as that of dropout does: whoever trains seeds it. With positions and two pupil axes,
+    torch's default generator, as that of dropout does: whoever trains seeds it.
+
+    With ``features: shared`` neurons that are matched, in whichever session, have the same features up to a scale,
+
+    .. math:: w_n = s_n\, W_{m(n)},
+
+    with m their ids and W one table for all sessions of a model; a neuron that is matched with none has a row of its
+    own. Its null is ``features: own``: matched cells may differ in what they read. With positions and two pupil axes,
     8000 neurons and 128 channels have 1,064,152 parameters, and 57 in the shifter. Its null is ``linear``, which may
     look everywhere, and ``grid: free`` for what the positions tell.
 
@@ -85,16 +93,19 @@ class Gaussian(nn.Module):
         sampling: draw points in training; otherwise there is no Sigma.
         shifter: shift all points by the pupil's position, where it was recorded.
         sigma_init: entries of Sigma start uniformly between plus and minus this.
-        feature_l1: weight of the sum of absolute feature weights, beside a loss per response.
+        features: ``own`` of every neuron, or ``shared`` among matched ones.
+        feature_l1: weight of the sum of absolute feature weights, beside a loss per response; a shared row counts once.
 
     Raises:
-        MissingFactError: ``grid: positions`` without positions.
+        MissingFactError: ``grid: positions`` without positions, or ``features: shared`` without ids of matched neurons.
         ValueError: the pupil that the shifter was built for is missing.
 
     Source: Lurz et al. (2021), ICLR.
     """
 
     reads: ClassVar[Reads] = Reads()
+    rows: Tensor
+    owned: Tensor
 
     def __init__(
         self,
@@ -104,10 +115,12 @@ class Gaussian(nn.Module):
         mean_drive: Fact[Float[np.ndarray, " neurons"]],
         positions_um: Fact[Positions] | None = None,
         pupil_channels: Fact[int] = 0,
+        match_ids: Fact[Int[np.ndarray, " neurons"]] | None = None,
         grid: Literal["positions", "free"] = "positions",
         sampling: bool = True,
         shifter: bool = True,
         sigma_init: Positive = 0.3,
+        features: Literal["own", "shared"] = "own",
         feature_l1: NonNegative = 0.0,
     ) -> None:
         super().__init__()
@@ -117,6 +130,10 @@ class Gaussian(nn.Module):
         sigma = torch.empty(n_neurons, 2, 2).uniform_(-sigma_init, sigma_init)
         self.sigma = nn.Parameter(sigma) if sampling else None
         self.weights = nn.Parameter(torch.full((n_neurons, feature_shape[0]), 1 / feature_shape[0]))
+        self.scale, self.match_ids = None, match_ids
+        if features == "shared":
+            self.scale = nn.Parameter(torch.ones(n_neurons, 1))
+            self.share([self])
         self.bias = nn.Parameter(torch.tensor(mean_drive, dtype=torch.float32))
         self.feature_l1 = feature_l1
 
@@ -127,7 +144,7 @@ class Gaussian(nn.Module):
         neurons: Int[Tensor, " chosen"] | None = None,
     ) -> Float[Tensor, "batch time chosen"]:
         """Read the drive of all neurons, or of the chosen ones; the last frames of the pupil belong to the features."""
-        weights, bias = of_neurons(self.weights, neurons), of_neurons(self.bias, neurons)
+        weights, bias = of_neurons(self.embedding(), neurons), of_neurons(self.bias, neurons)
         points = self._points(features.shape[0] * features.shape[1], neurons) + self._shift(features, pupil)
         with torch.autocast(features.device.type, enabled=False):  # a point's place needs more than 8 bits
             drive = weighed_at(features.flatten(0, 1).to(weights.dtype), points.to(weights.dtype), weights)
@@ -135,11 +152,28 @@ class Gaussian(nn.Module):
 
     def embedding(self) -> Float[Tensor, "neurons embed"]:
         """Feature weights of every neuron."""
-        return self.weights
+        return self.weights if self.scale is None else self.scale * self.weights[self.rows]
+
+    @staticmethod
+    def share(readouts: Sequence[Any]) -> None:
+        """Give readouts of several sessions one table of features, a row for every cell or type that is matched."""
+        if readouts[0].scale is None:
+            return
+        ids, rows = np.unique(_ids(readouts), return_inverse=True)
+        channels, seen = readouts[0].embedding_channels, 0
+        table = nn.Parameter(torch.full((len(ids), channels), 1 / channels))
+        first = np.zeros(len(rows), bool)
+        first[np.unique(rows, return_index=True)[1]] = True
+        for readout in readouts:
+            part = slice(seen, seen := seen + len(readout.match_ids))
+            readout.weights = table
+            readout.register_buffer("rows", torch.as_tensor(rows[part]), persistent=False)
+            readout.register_buffer("owned", torch.as_tensor(rows[part][first[part]]), persistent=False)
 
     def penalty(self) -> Float[Tensor, ""]:
         """Weigh the sum of absolute feature weights."""
-        return weighed_sum((self.feature_l1, absolute_sum, self.weights))
+        counted = self.weights if self.scale is None else self.weights[self.owned]
+        return weighed_sum((self.feature_l1, absolute_sum, counted))
 
     def _points(self, frames: int, neurons: Tensor | None) -> Float[Tensor, "frames chosen 2"]:
         center = self.grid(neurons).expand(frames, -1, -1)
@@ -154,3 +188,20 @@ class Gaussian(nn.Module):
         if pupil is None:
             raise ValueError("readout 'gaussian' was built with a shifter, and no pupil was given; set shifter: false")
         return self.shifter(pupil[:, -features.shape[1] :].flatten(0, 1))[:, None]
+
+
+def _ids(readouts: Sequence[Any]) -> Int[np.ndarray, " all_neurons"]:
+    """Ids of the neurons of all sessions in a row; of those that are matched with none, each a negative one.
+
+    Raises:
+        MissingFactError: a session has no ids.
+    """
+    if any(readout.match_ids is None for readout in readouts):
+        raise MissingFactError(
+            "readout 'gaussian' with features: shared needs match_ids, which the data does not have; supply ids of "
+            "neurons that are the same in several sessions, or choose features: own"
+        )
+    ids = np.concatenate([readout.match_ids for readout in readouts])
+    alone = ids < 0
+    ids[alone] = -1 - np.arange(alone.sum())
+    return ids
