@@ -47,6 +47,7 @@ class Case:
 READOUTS: dict[str, dict[str, Any]] = {"gaussian": {"grid": "free"}, "cortex": {}}
 FUSED = {"dropout": 0.0}  # torch's fused attention on a CPU knows no dropout
 AGAIN = FUSED | {"recompute": True}
+HALF = FUSED | {"token_share": 0.5}
 CASES = {
     "factorized_conv3d": Case("factorized_conv3d"),
     "conv3d": Case("conv3d"),
@@ -57,10 +58,12 @@ CASES = {
     "v1t, fused": Case("v1t", FUSED),
     "v1t, not fused": Case("v1t", FUSED, math=True),
     "v1t, fused, blocks run again": Case("v1t", AGAIN),
+    "v1t, fused, half of the patches": Case("v1t", HALF),
     "vivit": Case("vivit"),
     "vivit, fused": Case("vivit", FUSED),
     "vivit, not fused": Case("vivit", FUSED, math=True),
     "vivit, fused, blocks run again": Case("vivit", AGAIN),
+    "vivit, fused, half of the places": Case("vivit", HALF),
 }
 
 

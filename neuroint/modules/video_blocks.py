@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -120,7 +121,7 @@ def remembering_less(block: nn.Module, again: bool, *given: Tensor | None) -> Te
 
 
 def group_by_group(
-    block: nn.Module, again: bool, x: Sequence, told: Float[Tensor, "sequences channel"] | Angles | None, *, each: bool
+    x: Sequence, block: nn.Module, again: bool, told: Float[Tensor, "sequences channel"] | Angles | None, *, each: bool
 ) -> Sequence:
     """Run a block that mixes nothing between sequences; to remember less, on few of them at a time, and again.
 
@@ -128,9 +129,9 @@ def group_by_group(
     training is drawn group by group.
 
     Args:
+        x: all sequences.
         block: takes sequences and what they are told.
         again: whether to remember less.
-        x: all sequences.
         told: a row for every sequence, or one thing for all of them.
         each: which of the two.
     """
@@ -141,3 +142,22 @@ def group_by_group(
     return torch.cat(
         [remembering_less(block, again, part, telling) for part, telling in zip(parts, tellings, strict=True)]
     )
+
+
+def drawn_tokens(places: int, share: float, training: bool) -> Int[Tensor, " drawn"] | None:
+    """Draw which places a block sees in training, at least one, in order; None for all of them."""
+    if not training or share == 1:
+        return None
+    return torch.randperm(places)[: max(1, round(share * places))].sort().values
+
+
+def on_some_tokens(
+    run: Callable[[Sequence], Sequence], x: Sequence, seen: Int[Tensor, " seen"] | None
+) -> Float[Tensor, "sequences tokens width"]:
+    """Run blocks on some of the tokens, the same of every sequence; the others stay what they are.
+
+    Source: random layerwise token dropping, Yao et al. (2022), arXiv:2211.11586.
+    """
+    if seen is None:
+        return run(x)
+    return x.index_copy(1, seen, run(x[:, seen]).to(x.dtype))

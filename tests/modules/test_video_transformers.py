@@ -1,5 +1,7 @@
 """Transformers on video: published sizes, embeddings and attention against plain formulations, what is dropped."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -7,8 +9,17 @@ from torch.nn import functional
 
 from neuroint.data.base import Inputs
 from neuroint.modules import video_blocks
+from neuroint.modules.core import vivit
 from neuroint.modules.tubelets import TubeletEmbedding
-from neuroint.modules.video_blocks import DropPath, SelfAttention, group_by_group, rotary_angles, turned
+from neuroint.modules.video_blocks import (
+    DropPath,
+    SelfAttention,
+    drawn_tokens,
+    group_by_group,
+    on_some_tokens,
+    rotary_angles,
+    turned,
+)
 from neuroint.registry import cores
 
 SENSORIUM = {"stimulus_shape": (1, 36, 64), "behavior_channels": 2, "pupil_channels": 2}
@@ -115,10 +126,48 @@ def test_a_block_that_remembers_less_holds_few_tokens_at_a_time(monkeypatch):
             return x + told[:, None]
 
     x, told = torch.randn(8, 5, 2), torch.randn(8, 2)
-    torch.testing.assert_close(group_by_group(Block(), True, x, told, each=True), x + told[:, None])
+    torch.testing.assert_close(group_by_group(x, Block(), True, told, each=True), x + told[:, None])
     assert seen == [(3, 3), (3, 3), (2, 2)]
-    group_by_group(Block(), False, x, told, each=True)
+    group_by_group(x, Block(), False, told, each=True)
     assert seen[3:] == [(8, 8)]
+
+
+def test_tokens_that_a_block_does_not_see_pass_it_by():
+    x = torch.randn(3, 6, 2)
+    seen = drawn_tokens(6, 0.5, training=True)
+    assert len(seen) == len(seen.unique()) == 3
+    y = on_some_tokens(lambda some: some + 1, x, seen)
+    changed = torch.zeros(6, dtype=torch.bool).index_fill(0, seen, True)
+    torch.testing.assert_close(y, x + changed[None, :, None])
+    assert drawn_tokens(6, 0.5, training=False) is None
+    assert drawn_tokens(6, 1.0, training=True) is None
+    assert len(drawn_tokens(6, 0.01, training=True)) == 1
+
+
+@pytest.mark.parametrize(("name", "extra"), [("v1t", 1), ("vivit", 3)])
+def test_blocks_see_a_share_of_the_places_in_training_and_all_extra_tokens(name, extra):
+    core = {"v1t": small_v1t, "vivit": partial(small_vivit, state="tokens")}[name](token_share=0.25)
+    sizes = []
+    for block in core.blocks if name == "v1t" else core.spatial:
+        block.register_forward_pre_hook(lambda _, given: sizes.append(given[0].shape[1]))
+    places = core.feature_shape[1] * core.feature_shape[2]
+    core.train()(inputs()).sum().backward()
+    assert set(sizes) == {round(places / 4) + extra}
+    sizes.clear()
+    core.eval()(inputs())
+    assert set(sizes) == {places + extra}
+
+
+def test_places_keep_their_angles_when_others_are_left_out(monkeypatch):
+    core, given = small_vivit(token_share=0.5), []
+    core.spatial[0].register_forward_pre_hook(lambda _, x: given.append(x))
+    core.eval()(inputs())
+    everyone = given[0][1]
+    seen = torch.tensor([0, 2, 5])
+    monkeypatch.setattr(vivit, "drawn_tokens", lambda *_: seen)
+    core.train()(inputs())
+    registers = torch.arange(core.grid[0] * core.grid[1], len(everyone))
+    assert torch.equal(given[1][1], everyone[torch.cat([seen, registers])])
 
 
 @pytest.mark.parametrize("state", ["channels", "tokens", "cross_attention"])

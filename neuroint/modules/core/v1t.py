@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -14,8 +15,8 @@ from neuroint.data.base import Inputs
 from neuroint.modules.base import Reads
 from neuroint.modules.convolution import input_planes, state_of
 from neuroint.modules.places import PlaceGrid
-from neuroint.modules.video_blocks import SelfAttention, Sequence, group_by_group
-from neuroint.registry import BelowOne, Count, Fact, cores
+from neuroint.modules.video_blocks import SelfAttention, Sequence, drawn_tokens, group_by_group, on_some_tokens
+from neuroint.registry import BelowOne, Count, Fact, OpenShare, cores
 
 
 class _Block(nn.Module):
@@ -76,6 +77,8 @@ class V1T(nn.Module):
         hidden: width of the MLP.
         dropout: of maps, branches and the MLP.
         token_dropout: of the embedded patches.
+        token_share: share of the patches that a block sees in training, drawn for every block; the others pass it by.
+            Attention costs its square.
         behavior: add behavior and pupil, where they were recorded.
         recompute: run blocks on few frames at a time, and again on the way back instead of keeping what is inside them:
             less memory, more time.
@@ -103,6 +106,7 @@ class V1T(nn.Module):
         hidden: Count = 488,
         dropout: BelowOne = 0.2544,
         token_dropout: BelowOne = 0.0229,
+        token_share: OpenShare = 1.0,
         behavior: bool = True,
         recompute: bool = False,
     ) -> None:
@@ -118,7 +122,7 @@ class V1T(nn.Module):
         self.patches = nn.Linear(channels * patch_px**2, width)
         self.extra = nn.Parameter(torch.zeros(1, 1, width))
         self.places = nn.Parameter(0.02 * torch.randn(1, grid[0] * grid[1] + 1, width))
-        self.token_dropout = nn.Dropout(token_dropout)
+        self.token_dropout, self.token_share = nn.Dropout(token_dropout), token_share
         self.blocks = nn.ModuleList(
             _Block(width, heads, head_width, hidden, dropout, self.state_channels) for _ in range(blocks)
         )
@@ -130,7 +134,8 @@ class V1T(nn.Module):
         """Turn the inputs into features, frame by frame."""
         x, state = self._tokens(inputs), self._state(inputs)
         for block in self.blocks:
-            x = group_by_group(block, self.recompute, x, state, each=True)
+            run = partial(group_by_group, block=block, again=self.recompute, told=state, each=True)
+            x = on_some_tokens(run, x, self._seen(x))
         features = x[:, 1:].transpose(1, 2).unflatten(2, self.feature_shape[1:])
         return features.unflatten(0, (inputs.n_batch, inputs.n_frames))
 
@@ -158,6 +163,11 @@ class V1T(nn.Module):
         patches = functional.unfold(frames, self.patch_px, stride=self.stride_px).transpose(1, 2)
         tokens = torch.cat([self.extra.expand(len(frames), -1, -1), self.patches(patches)], dim=1)
         return self.token_dropout(tokens + self.places)
+
+    def _seen(self, x: Sequence) -> Int[Tensor, " seen"] | None:
+        """The extra token and some patches."""
+        drawn = drawn_tokens(x.shape[1] - 1, self.token_share, self.training)
+        return None if drawn is None else functional.pad(drawn + 1, (1, 0)).to(x.device)
 
     def _state(self, inputs: Inputs) -> Float[Tensor, "frames channel"] | None:
         """Behavior and pupil of every frame."""

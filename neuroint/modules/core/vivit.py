@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,8 +16,17 @@ from neuroint.modules.base import Reads
 from neuroint.modules.convolution import check_frames, input_planes, state_of, with_planes
 from neuroint.modules.places import PlaceGrid
 from neuroint.modules.tubelets import TubeletEmbedding
-from neuroint.modules.video_blocks import Angles, DropPath, SelfAttention, Sequence, group_by_group, rotary_angles
-from neuroint.registry import BelowOne, Count, Fact, Index, cores
+from neuroint.modules.video_blocks import (
+    Angles,
+    DropPath,
+    SelfAttention,
+    Sequence,
+    drawn_tokens,
+    group_by_group,
+    on_some_tokens,
+    rotary_angles,
+)
+from neuroint.registry import BelowOne, Count, Fact, Index, OpenShare, cores
 
 States = Literal["channels", "tokens", "cross_attention", "none"]
 Watch = Callable[[str, Any, Sequence, Angles], None]
@@ -99,6 +109,8 @@ class ViViT(nn.Module):
         state: how behavior and pupil come in.
         dropout: of maps and inside the feed-forward part.
         patch_dropout: share of tubelets that are set to 0 in training.
+        token_share: share of the places that a spatial block sees in training, drawn for every block; the others pass
+            it by. Attention costs its square.
         drop_path: share of sequences for which a branch is left out in training, in the last block of each kind; in
             the first it is 0, in between it grows evenly.
         recompute: run blocks on few sequences at a time, and again on the way back instead of keeping what is inside
@@ -133,6 +145,7 @@ class ViViT(nn.Module):
         state: States = "channels",
         dropout: BelowOne = 0.04,
         patch_dropout: BelowOne = 0.17,
+        token_share: OpenShare = 1.0,
         drop_path: BelowOne = 0.43,
         recompute: bool = False,
     ) -> None:
@@ -149,7 +162,7 @@ class ViViT(nn.Module):
         )
         self.grid = self.tubelets.grid(*stimulus_shape[1:])
         self.place_grid = PlaceGrid(0, *self.grid, tubelet_px, stride_px, self.tubelets.padding)
-        self.patch_dropout = nn.Dropout1d(patch_dropout)
+        self.patch_dropout, self.token_share = nn.Dropout1d(patch_dropout), token_share
         self.registers = nn.Parameter(0.02 * torch.randn(registers, width)) if registers else None
         self.told = nn.Linear(self.state_channels, width) if self.state == "tokens" else None
         sizes = (width, heads, head_width)
@@ -194,12 +207,15 @@ class ViViT(nn.Module):
         for index, block in enumerate(self.spatial):
             x = self.crossings[index](x, state) if len(self.crossings) else x
             watch("spatial", block, x, angles)
-            x = group_by_group(block, self.recompute, x, angles, each=False)
+            seen = self._seen(x)
+            told = angles if seen is None else angles[seen]
+            run = partial(group_by_group, block=block, again=self.recompute, told=told, each=False)
+            x = on_some_tokens(run, x, seen)
         x = self._by_place(x, inputs.n_batch)
         angles = rotary_angles(torch.arange(x.shape[1], dtype=torch.float64, device=x.device)[:, None], self.head_width)
         for block in self.temporal:
             watch("temporal", block, x, angles)
-            x = group_by_group(block, self.recompute, x, angles, each=False)
+            x = group_by_group(x, block, self.recompute, angles, each=False)
         return x
 
     def _tokens(self, inputs: Inputs) -> tuple[Sequence, Float[Tensor, "sequences channel"] | None]:
@@ -219,6 +235,12 @@ class ViViT(nn.Module):
         rows, columns = self.grid
         places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(x.device, torch.float64)
         return functional.pad(rotary_angles(places, self.head_width), (0, 0, 0, x.shape[1] - rows * columns))
+
+    def _seen(self, x: Sequence) -> Int[Tensor, " seen"] | None:
+        """Some places and all extra tokens."""
+        places = self.grid[0] * self.grid[1]
+        drawn = drawn_tokens(places, self.token_share, self.training)
+        return None if drawn is None else torch.cat([drawn, torch.arange(places, x.shape[1])]).to(x.device)
 
     def _by_place(self, x: Sequence, batch: int) -> Float[Tensor, "batch_places time width"]:
         """Leave out extra tokens, and let every place be a sequence over time."""
