@@ -3,10 +3,12 @@
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 from worlds import make_session, make_sweep
 
 from neuroint.modules.neighbors import neighbor_sum
+from neuroint.modules.video_blocks import remembering_less
 from neuroint.sweep.flops import step_counter
 from neuroint.sweep.matching import Size, fair_control
 from neuroint.sweep.planning import plan_sweep
@@ -29,6 +31,26 @@ def test_an_lstm_counts_its_products_although_one_kernel_makes_them(directions):
     per_frame = 4 * hidden * (inputs + hidden)  # four gates of what comes in and of what was
     products = directions * 3 * 2 * clips * frames * per_frame  # there, and back to inputs and to weights
     assert products <= counter.get_total_flops() < 1.2 * products
+
+
+def test_counting_holds_nothing_of_a_block_that_runs_again():
+    held = []
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x):
+            inside = self.linear(x).exp()
+            held.append(StorageWeakRef(inside.untyped_storage()))
+            return self.linear(inside)
+
+    with step_counter() as counter:
+        remembering_less(Block(), True, torch.ones(2, 3, requires_grad=True)).sum().backward()
+        expired = [memory.expired() for memory in held]
+    assert expired == [True, True], "once forward, once on the way back"
+    assert counter.get_total_flops() > 2 * 2 * 2 * 3 * 3 * 3
 
 
 def test_products_of_matrices_are_counted_as_torch_does():
