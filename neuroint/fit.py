@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from neuroint.analysis.leak import Claim, LeakCertificate, certify
@@ -260,6 +261,8 @@ def claim_of(model: PopulationModel, facts: Facts) -> Claim:
 def load_weights(model: PopulationModel, source: Path, frozen: Sequence[str] = ()) -> None:
     """Copy what a fitted run has in common with this model: the core, and the parts of sessions that both know.
 
+    What matched neurons share is copied where they are the same neurons, of the same sessions.
+
     Raises:
         ValueError: the file is missing, or has nothing that fits the core or a part that is to be frozen.
     """
@@ -267,7 +270,8 @@ def load_weights(model: PopulationModel, source: Path, frozen: Sequence[str] = (
     if not file.is_file():
         raise ValueError(f"init.source: {file} does not exist; give a run's folder or a .safetensors file")
     weights, wanted = load_file(str(file)), model.state_dict()
-    fitting = {k: v for k, v in weights.items() if k in wanted and wanted[k].shape == v.shape}
+    others = _of_other_cells(weights, wanted)
+    fitting = {k: v for k, v in weights.items() if k in wanted and wanted[k].shape == v.shape and k not in others}
     if any(key.startswith("core.") and key not in fitting for key in wanted):
         raise ValueError(
             f"init.source: {file} holds no core of this shape ({len(weights)} tensors, {len(fitting)} fit); "
@@ -280,6 +284,14 @@ def load_weights(model: PopulationModel, source: Path, frozen: Sequence[str] = (
                 "trained, or start from a run on the same sessions with the same design"
             )
     model.load_state_dict(fitting, strict=False)
+
+
+def _of_other_cells(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> set[str]:
+    """Name what matched neurons share in a file or a model, where the other holds none of it or that of others."""
+    ids = [key for key in {*weights, *wanted} if key.endswith((".match_ids", ".row_ids"))]
+    differ = [k for k in ids if k not in weights or k not in wanted or not torch.equal(weights[k], wanted[k].cpu())]
+    readouts = {key.rpartition(".")[0] for key in differ}
+    return {f"{readout}.{name}" for readout in readouts for name in ("weights", "scale", "match_ids", "row_ids")}
 
 
 def load_finished(model: nn.Module, file: Path) -> None:
@@ -296,6 +308,7 @@ def load_finished(model: nn.Module, file: Path) -> None:
     faults = [f"lacks {lacking[0]} ({len(lacking)} in all)"] if lacking else []
     faults += [f"holds {strange[0]} ({len(strange)} in all) of its own"] if strange else []
     faults += [f"holds {k} as {tuple(weights[k].shape)}, expected {tuple(wanted[k].shape)}" for k in misshaped[:1]]
+    faults += [f"holds {k} of other matched neurons" for k in sorted(_of_other_cells(weights, wanted))[:1]]
     if faults:
         raise ValueError(
             f"{file.name} {' and '.join(faults)}: a part without its weights would be scored untrained; "
@@ -332,7 +345,17 @@ def _build(key: str, config: TrialConfig, *positional: Any) -> Any:
 def _average(model: PopulationModel, decay: float | None) -> AveragedModel | None:
     if decay is None:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    return AveragedModel(model, multi_avg_fn=partial(_moved, get_ema_multi_avg_fn(decay)), use_buffers=True)
+
+
+@torch.no_grad()
+def _moved(move: Callable[..., None], averages: Sequence[Tensor], current: Sequence[Tensor], steps: Any) -> None:
+    """Move averages; whole numbers (who is whose neighbor) are copied, which torch's function would round."""
+    if averages[0].dtype.is_floating_point:
+        move(averages, current, steps)
+    else:
+        for average, value in zip(averages, current, strict=True):
+            average.copy_(value)
 
 
 def _swap_schedule_free(optimizer: torch.optim.Optimizer, mode: str) -> None:

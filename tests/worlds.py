@@ -52,7 +52,7 @@ def make_session(
         behavior_channels=2 if behavior else 0,
         pupil_channels=2 if behavior else 0,
         positions_um=draw.uniform(0, 300, size=(neurons, 3)).astype(np.float32),
-        match_ids=np.arange(neurons),
+        match_ids=draw.permutation(neurons) - 1,
     )
     lengths = np.full(len(tiers), FRAMES)
     return Session(name, f"animal {name}", facts, tiers, lengths, np.asarray(stimuli), source, scored_from=10)

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from neuroint.modules.transformer import attention_maps, context_window
 
-TOKENS_AT_ONCE = 2**14  # of a block that runs again: half a GiB of queries, keys and values at V1T's published width
+TOKENS_AT_ONCE = 2**14  # of a block that runs again: an eighth of a GiB of queries, keys, values at V1T's width
 Sequence = Float[Tensor, "sequences tokens width"]
 Angles = Float[Tensor, "tokens pairs"]
 

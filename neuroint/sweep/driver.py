@@ -99,8 +99,10 @@ def check_data(folder: Path, sessions: list[Session]) -> None:
 
 
 def _data_hash(sessions: list[Session]) -> str:
-    """Identify recordings, and which of their clips are trained on and scored."""
+    """Identify recordings, which of their clips are trained on and scored, and which neurons are matched."""
     clips = [[repr(s.tiers).encode(), s.lengths.tobytes(), s.stimulus_ids.tobytes()] for s in sessions]
+    matched = [[] if s.facts.match_ids is None else [s.facts.match_ids.tobytes()] for s in sessions]
+    clips = [[*parts, *ids] for parts, ids in zip(clips, matched, strict=True)]
     return ",".join(fingerprint([s.fingerprint.encode(), *c])[:16] for s, c in zip(sessions, clips, strict=True))
 
 

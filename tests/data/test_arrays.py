@@ -144,9 +144,14 @@ def test_ids_of_matched_neurons_are_whole_numbers_one_each(tmp_path):
     named = MOVIE | {"match_ids": "cell"}
     facts = read(tmp_path, movie() | {"cell": np.array([4.0, -1.0, 12.0])}, named).facts
     assert facts.match_ids.tolist() == [4, -1, 12]
+    with pytest.raises(DataError, match=r"match_ids 'cell' holds uint64 that are not all ids.*below 2\^53"):
+        read(tmp_path, movie() | {"cell": np.array([1, 2, 2**63 + 5], np.uint64)}, named)
     with pytest.raises(DataError, match=r"match_ids 'cell' has shape \(2,\); expected \(3,\), one id per neuron"):
         read(tmp_path, movie() | {"cell": np.arange(2)}, named)
-    with pytest.raises(DataError, match=r"match_ids 'cell' holds float64 that are no ids; expected a whole number"):
+    with pytest.raises(
+        DataError,
+        match=r"match_ids 'cell' holds float64 that are not all ids.*-1 for one",
+    ):
         read(tmp_path, movie() | {"cell": np.array([0.0, 0.5, np.nan])}, named)
 
 

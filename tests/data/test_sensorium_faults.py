@@ -132,7 +132,7 @@ def test_ids_of_matched_neurons_are_read_and_checked(folder):
     np.save(folder / "meta/neurons/multi_match_id.npy", np.arange(12.0))
     assert read_sensorium2023(folder)[0].facts.match_ids.tolist() == list(range(12))
     change(folder / "meta/neurons/multi_match_id.npy", lambda ids: ids + 0.5)
-    refused(folder, r"multi_match_id.npy holds float64 that are no ids; expected a whole number per neuron")
+    refused(folder, r"multi_match_id.npy holds float64 that are not all ids; expected a whole number")
 
 
 def test_positions_that_are_not_numbers_are_refused(folder):

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from neuroint.config import Spec
 from neuroint.data.base import Facts, Inputs
+from neuroint.fit import WEIGHTS_FILE, _average, load_finished, load_weights
 from neuroint.model import build_model
 from neuroint.modules import chunks
 from neuroint.modules.bilinear import weighed_at
@@ -171,7 +173,7 @@ def test_missing_positions_are_refused_with_a_way_out():
         readouts["gaussian"].build({}, FACTS)
 
 
-def two_sessions(**options):
+def two_sessions(ids=None, **options):
     """Neurons 1 and 2 of the first session are 4 and 1 of the second; its neuron 0 is matched with none."""
     specs = {
         "core": Spec("conv2d", {"channels": [6], "spatial_kernels": [3]}),
@@ -180,7 +182,7 @@ def two_sessions(**options):
         "interaction": Spec("none"),
         "link": Spec("softplus"),
     }
-    ids = {"one": [7, 3, 9], "two": [-1, 9, 8, 8, 3]}
+    ids = ids or {"one": [7, 3, 9], "two": [-1, 9, 8, 8, 3]}
     facts = {
         name: Facts(len(own), (1, 8, 8), np.ones(len(own), np.float32), 5, match_ids=np.array(own))
         for name, own in ids.items()
@@ -218,6 +220,44 @@ def test_a_row_that_several_sessions_share_is_penalized_once():
     torch.testing.assert_close(model.penalty(), torch.tensor(0.5 * 5 * 6 / 6))
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.9999])
+def test_averages_of_weights_keep_whose_row_is_whose(decay):
+    model = two_sessions()
+    averaged = _average(model, decay)
+    for _ in range(60):
+        averaged.update_parameters(model)
+    for name, buffer in model.named_buffers():
+        assert torch.equal(averaged.module.get_buffer(name), buffer), name
+
+
+def saved(model, folder):
+    weights = {name: value.detach().clone().contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, str(folder / WEIGHTS_FILE))
+    return folder
+
+
+def test_a_run_on_other_matched_neurons_gives_a_model_none_of_what_they_share(tmp_path):
+    model = two_sessions()
+    with torch.no_grad():
+        model.readouts["one"].weights.fill_(7)
+        model.readouts["one"].scale.fill_(7)
+    other = two_sessions({"one": [7, 3, 9], "three": [-1, 9, 4, 4, 3]})
+    assert other.readouts["one"].weights.shape == model.readouts["one"].weights.shape
+    load_weights(other, saved(model, tmp_path))
+    assert not (other.readouts["one"].embedding() == 49).any()
+    torch.testing.assert_close(other.readouts["one"].embedding(), torch.full((3, 6), 1 / 6))
+    alike = two_sessions()
+    load_weights(alike, tmp_path)
+    assert (alike.readouts["one"].embedding() == 49).all()
+
+
+def test_a_run_is_not_scored_with_neurons_that_were_matched_otherwise(tmp_path):
+    saved(two_sessions(), tmp_path)
+    other = two_sessions({"one": [7, 9, 3], "two": [-1, 9, 8, 8, 3]})
+    with pytest.raises(ValueError, match=r"holds readouts.one.match_ids of other matched neurons"):
+        load_finished(other, tmp_path / WEIGHTS_FILE)
+
+
 def test_weights_of_matched_neurons_are_kept_and_loaded_together():
     model, other = two_sessions(), two_sessions()
     with torch.no_grad():
@@ -228,7 +268,7 @@ def test_weights_of_matched_neurons_are_kept_and_loaded_together():
 
 
 def test_shared_features_without_ids_are_refused_with_a_way_out():
-    with pytest.raises(MissingFactError, match=r"features: shared needs match_ids, which.*choose features: own"):
+    with pytest.raises(MissingFactError, match=r"features: shared needs match_ids of every.*choose features: own"):
         readouts["gaussian"].build({"grid": "free", "features": "shared"}, FACTS)
 
 

@@ -77,16 +77,16 @@ class Gaussian(nn.Module):
 
     with noise drawn per frame and neuron in training, and none in evaluation; s(t) is the shift that the pupil tells.
     Points are (x, y) in [-1, 1] from edge to edge of the feature maps, which are zero outside. The noise comes from
-    torch's default generator, as that of dropout does: whoever trains seeds it.
+    torch's default generator, as that of dropout does: whoever trains seeds it. With positions and two pupil axes,
+    8000 neurons and 128 channels have 1,064,152 parameters, and 57 in the shifter. Its null is ``linear``, which may
+    look everywhere, and ``grid: free`` for what the positions tell.
 
     With ``features: shared`` neurons that are matched, in whichever session, have the same features up to a scale,
 
     .. math:: w_n = s_n\, W_{m(n)},
 
     with m their ids and W one table for all sessions of a model; a neuron that is matched with none has a row of its
-    own. Its null is ``features: own``: matched cells may differ in what they read. With positions and two pupil axes,
-    8000 neurons and 128 channels have 1,064,152 parameters, and 57 in the shifter. Its null is ``linear``, which may
-    look everywhere, and ``grid: free`` for what the positions tell.
+    own. The null of sharing is ``features: own``. A run on other sessions, or other ids, starts without these weights.
 
     Args:
         grid: ``positions`` predicts the points from where the cells lie, ``free`` learns them one by one.
@@ -104,6 +104,7 @@ class Gaussian(nn.Module):
     """
 
     reads: ClassVar[Reads] = Reads()
+    match_ids: Tensor
     rows: Tensor
     owned: Tensor
 
@@ -130,9 +131,10 @@ class Gaussian(nn.Module):
         sigma = torch.empty(n_neurons, 2, 2).uniform_(-sigma_init, sigma_init)
         self.sigma = nn.Parameter(sigma) if sampling else None
         self.weights = nn.Parameter(torch.full((n_neurons, feature_shape[0]), 1 / feature_shape[0]))
-        self.scale, self.match_ids = None, match_ids
+        self.scale = None
         if features == "shared":
             self.scale = nn.Parameter(torch.ones(n_neurons, 1))
+            self.register_buffer("match_ids", torch.as_tensor(_known(match_ids)))
             self.share([self])
         self.bias = nn.Parameter(torch.tensor(mean_drive, dtype=torch.float32))
         self.feature_l1 = feature_l1
@@ -159,7 +161,8 @@ class Gaussian(nn.Module):
         """Give readouts of several sessions one table of features, a row for every cell or type that is matched."""
         if readouts[0].scale is None:
             return
-        ids, rows = np.unique(_ids(readouts), return_inverse=True)
+        known = np.concatenate([np.asarray(readout.match_ids) for readout in readouts])
+        ids, rows = np.unique(_apart(known), return_inverse=True)
         channels, seen = readouts[0].embedding_channels, 0
         table = nn.Parameter(torch.full((len(ids), channels), 1 / channels))
         first = np.zeros(len(rows), bool)
@@ -169,6 +172,8 @@ class Gaussian(nn.Module):
             readout.weights = table
             readout.register_buffer("rows", torch.as_tensor(rows[part]), persistent=False)
             readout.register_buffer("owned", torch.as_tensor(rows[part][first[part]]), persistent=False)
+            readout.register_buffer("match_ids", torch.as_tensor(known[part]))  # kept with the weights: whose they are
+            readout.register_buffer("row_ids", torch.as_tensor(ids))
 
     def penalty(self) -> Float[Tensor, ""]:
         """Weigh the sum of absolute feature weights."""
@@ -190,18 +195,21 @@ class Gaussian(nn.Module):
         return self.shifter(pupil[:, -features.shape[1] :].flatten(0, 1))[:, None]
 
 
-def _ids(readouts: Sequence[Any]) -> Int[np.ndarray, " all_neurons"]:
-    """Ids of the neurons of all sessions in a row; of those that are matched with none, each a negative one.
+def _known(match_ids: Int[np.ndarray, " neurons"] | None) -> Int[np.ndarray, " neurons"]:
+    """Ids of matched neurons.
 
     Raises:
-        MissingFactError: a session has no ids.
+        MissingFactError: there are none.
     """
-    if any(readout.match_ids is None for readout in readouts):
+    if match_ids is None:
         raise MissingFactError(
-            "readout 'gaussian' with features: shared needs match_ids, which the data does not have; supply ids of "
-            "neurons that are the same in several sessions, or choose features: own"
+            "readout 'gaussian' with features: shared needs match_ids of every session, which the data does not have; "
+            "supply ids of neurons that are the same in several sessions, or choose features: own"
         )
-    ids = np.concatenate([readout.match_ids for readout in readouts])
+    return match_ids
+
+
+def _apart(ids: Int[np.ndarray, " all_neurons"]) -> Int[np.ndarray, " all_neurons"]:
+    """Give each of the neurons that are matched with none a negative id of its own."""
     alone = ids < 0
-    ids[alone] = -1 - np.arange(alone.sum())
-    return ids
+    return np.where(alone, -alone.cumsum(), ids)
