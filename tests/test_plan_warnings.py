@@ -42,6 +42,8 @@ def test_recordings_whose_clips_changed_tier_are_other_data():
     session = make_session()
     assert _data_hash([session]) == _data_hash([make_session()])
     assert _data_hash([session]) != _data_hash([with_dev_test_stimuli(session, 1)])
+    otherwise = replace(session, facts=replace(session.facts, match_ids=session.facts.match_ids[::-1].copy()))
+    assert _data_hash([session]) != _data_hash([otherwise])
 
 
 def test_hours_are_those_of_the_dearest_corner_as_a_whole():

@@ -100,10 +100,13 @@ def check_data(folder: Path, sessions: list[Session]) -> None:
 
 def _data_hash(sessions: list[Session]) -> str:
     """Identify recordings, which of their clips are trained on and scored, and which neurons are matched."""
-    clips = [[repr(s.tiers).encode(), s.lengths.tobytes(), s.stimulus_ids.tobytes()] for s in sessions]
-    matched = [[] if s.facts.match_ids is None else [s.facts.match_ids.tobytes()] for s in sessions]
-    clips = [[*parts, *ids] for parts, ids in zip(clips, matched, strict=True)]
-    return ",".join(fingerprint([s.fingerprint.encode(), *c])[:16] for s, c in zip(sessions, clips, strict=True))
+    return ",".join(fingerprint(_marks(session))[:16] for session in sessions)
+
+
+def _marks(session: Session) -> list[bytes]:
+    arrays = [session.lengths, session.stimulus_ids, session.facts.match_ids]
+    known = [array.tobytes() for array in arrays if array is not None]
+    return [session.fingerprint.encode(), repr(session.tiers).encode(), *known]
 
 
 def _prepare(sweep: SweepConfig, folder: Path, sessions: list[Session], uri: str) -> Uploader:
