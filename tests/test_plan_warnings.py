@@ -38,11 +38,13 @@ def test_a_sweep_without_any_verdict_to_come_says_so_before_it_starts(caplog):
     assert "no verdict can be tested: dev-test of 'one'" in caplog.text
 
 
-def test_recordings_whose_clips_changed_tier_are_other_data():
+def test_recordings_whose_clips_changed_tier_or_whose_neurons_match_others_are_other_data():
     session = make_session()
     assert _data_hash([session]) == _data_hash([make_session()])
     assert _data_hash([session]) != _data_hash([with_dev_test_stimuli(session, 1)])
-    otherwise = replace(session, facts=replace(session.facts, match_ids=session.facts.match_ids[::-1].copy()))
+    ids = session.facts.match_ids
+    assert ids is not None
+    otherwise = replace(session, facts=replace(session.facts, match_ids=ids[::-1].copy()))
     assert _data_hash([session]) != _data_hash([otherwise])
 
 
