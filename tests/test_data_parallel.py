@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from worlds import ProcessRuntime, make_config, make_session
+from worlds import ProcessRuntime, make_config, make_session, process_group, thread_names
 
 from neuroint.data.base import VALIDATION
 from neuroint.data.loader import ClipLoader
@@ -60,12 +60,10 @@ CASES = [*((arm, "frozen") for arm in ARMS), ("none", "synchronized"), ("batch",
 
 
 def _worker(rank: int, folder: str, device: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    try:
+    with process_group(folder, rank):
         for arm, statistics in CASES:
             torch.save(trained(rank, 2, arm, statistics, device), f"{folder}/{arm}-{statistics}-{rank}.pt")
-    finally:
-        torch.distributed.destroy_process_group()
+    Path(folder, f"threads-{rank}").write_text(" ".join(thread_names()))
 
 
 def _together(folder: Path, device: str) -> Path:
@@ -100,6 +98,13 @@ def check_equal_to_one(arm: str, statistics: str, folder: Path, device: str) -> 
 @pytest.mark.parametrize(("arm", "statistics"), CASES)
 def test_two_workers_equal_one(arm, statistics, together: Path):
     check_equal_to_one(arm, statistics, together, "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_workers_that_left_their_group_have_no_thread_of_it(together: Path):
+    for rank in range(2):
+        assert "gloo" not in (together / f"threads-{rank}").read_text()
 
 
 @pytest.mark.gpu

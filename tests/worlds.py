@@ -1,9 +1,13 @@
 """Small sessions in memory, with known truth, for tests of the loop."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed.nn.functional  # its functions' defaults hold a group that is joined before it is imported
 
 from neuroint.config import SweepConfig, TrialConfig, parse_sweep
 from neuroint.data.base import DEV_TEST, FINAL_TEST, TRAIN, VALIDATION, Clip, Facts, Session
@@ -90,6 +94,22 @@ def make_config(arm: str = "none", seed: int = 5, **changes: object) -> TrialCon
 def with_epochs(config: TrialConfig, epochs: int) -> TrialConfig:
     """The same configuration, stopped after so many epochs."""
     return replace(config, train=replace(config.train, epochs=epochs))
+
+
+@contextmanager
+def process_group(folder: str, rank: int, world_size: int = 2) -> Iterator[None]:
+    """Join other processes over gloo, and leave: threads that outlive the group can abort a process when it ends."""
+    meeting = f"file://{folder}/meet"
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def thread_names() -> list[str]:
+    """Names of the threads of this process, those of libraries too; none where the system has no /proc."""
+    return [file.read_text().strip() for file in Path("/proc/self/task").glob("*/comm")]
 
 
 @dataclass

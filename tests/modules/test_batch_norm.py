@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import multiprocessing, nn
+from worlds import process_group
 
 from neuroint.modules.batch_norm import SynchronizedBatchNorm
 
@@ -61,19 +62,19 @@ def test_a_vector_is_refused():
 
 def worker(rank, folder, shares):
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    results = []
-    for share in shares:
-        x, weights = data(sum(share))
-        mine = slice(sum(share[:rank]), sum(share[: rank + 1]))
-        norm = prepared(SynchronizedBatchNorm)
-        twice = [step(norm, x[mine], weights[mine]) for _ in range(2)]
-        evaluated = norm.eval()(
-            x[mine]
-        ).detach()  # no communication: the workers may evaluate different numbers of clips
-        results.append({**twice[1], "evaluated": evaluated})
+    with process_group(folder, rank):
+        results = [both(rank, share) for share in shares]
     torch.save(results, f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+
+
+def both(rank, share):
+    """Two training steps on this worker's share of a batch, and what is evaluated after them."""
+    x, weights = data(sum(share))
+    mine = slice(sum(share[:rank]), sum(share[: rank + 1]))
+    norm = prepared(SynchronizedBatchNorm)
+    twice = [step(norm, x[mine], weights[mine]) for _ in range(2)]
+    evaluated = norm.eval()(x[mine])  # no communication: the workers may evaluate different numbers of clips
+    return {**twice[1], "evaluated": evaluated.detach()}
 
 
 @pytest.mark.slow
