@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pages
 import torch
 import yaml
 from jaxtyping import Float
@@ -46,7 +45,6 @@ from neuroint.tracking.journal import SweepRecord
 from neuroint.train import score_weights, train_trial
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "cross_area.md"
 AREAS = {  # areas and groups of each session with twice as many neurons as are read
     "session01": ["MOs", "ACA", "visual", "hippocampus"],
     "session03": ["visual", "hippocampus", "thalamus"],
@@ -250,15 +248,6 @@ def latents(sweep: Path, data: str | None, file: Path) -> str:
     )
 
 
-def write_docs(part: str, text: str, command: str) -> None:
-    """Put a result between its marks on the page."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    about = f"`{command}`, commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}."
-    begin, end = f"<!-- {part} begin -->", f"<!-- {part} end -->"
-    before, rest = PAGE.read_text().split(begin)
-    PAGE.write_text(f"{before}{begin}\n{about}\n\n{text}\n{end}{rest.split(end)[1]}")
-
-
 def main() -> None:
     """Do one of them, print it, and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -291,7 +280,7 @@ def main() -> None:
         text = made[options.what]()
     print(text)
     if options.write_docs:
-        write_docs(options.write_docs, text, command)
+        pages.put(pages.DOCS / "cross_area.md", options.write_docs, command, text)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import argparse
 import json
 import multiprocessing
 import shlex
-import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -19,6 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import pages
 import torch
 from recovery_parts.cells import Cell, all_cells, compute, selected
 from recovery_parts.fitting import Training
@@ -79,18 +79,14 @@ def summary(cells: list[Cell], cache: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_docs(found: dict[str, Any], sections: list[str], command: str, page: Path) -> None:
+def write_docs(found: dict[str, Any], sections: list[str], command: str) -> None:
     """Put the tables of sections between their marks of the page; the others stay as they are."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     for section in sections:
         held = [row for row in found["rows"] if f"{row['mode']}/{row['snr']}" in SECTIONS[section]]
         if not held:
             raise SystemExit(f"there is no cell of section '{section}'; name those of --cells with --write-docs")
-        about = f"`{command}`, commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}, "
-        about += f"{len(held)} of {found['of'][section]} cells.\n\n"
-        begin, end = f"<!-- {section} begin -->", f"<!-- {section} end -->"
-        before, rest = page.read_text().split(begin)
-        page.write_text(f"{before}{begin}\n{about}{markdown(held)}\n{end}{rest.split(end)[1]}")
+        about = f"{len(held)} of {found['of'][section]} cells"
+        pages.put(pages.DOCS / "recovery.md", section, command, markdown(held), about=about)
 
 
 def main() -> None:
@@ -119,7 +115,7 @@ def main() -> None:
         Path(options.out).write_text(json.dumps(found, indent=1))
     if options.write_docs is not None:
         command = shlex.join(["python", "benchmarks/recovery.py", *sys.argv[1:]])
-        write_docs(found, options.write_docs or list(SECTIONS), command, ROOT / "docs" / "recovery.md")
+        write_docs(found, options.write_docs or list(SECTIONS), command)
 
 
 if __name__ == "__main__":

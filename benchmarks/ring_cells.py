@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pages
 import torch
 from jaxtyping import Float
 from ring_parts.fitting import model_with, windows
-from ring_recovery import put_between_marks
 from scipy.ndimage import gaussian_filter1d
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -32,10 +32,8 @@ from neuroint.data.observed import observe_past
 from neuroint.data.trials import trial_session
 from neuroint.seeding import generator
 
-ROOT = Path(__file__).parent.parent
 BIN_S, BINS_IN_ONE, SMOOTHING_BINS, CLIP_BINS, HELD_OUT_EVERY = 0.05, 5, 2, 200, 5
 HIDDEN, LEARNING_RATE, AHEAD_BINS = 40, 1e-3, 5
-BEGIN, END = "<!-- cells begin -->", "<!-- cells end -->"
 
 
 class Cells(NamedTuple):
@@ -200,7 +198,7 @@ def main() -> None:
         options.out.write_text(json.dumps(rows, indent=1) + "\n")
     if options.write_docs:
         command = f"python benchmarks/ring_cells.py head_direction.npz --updates {options.updates}"
-        put_between_marks(ROOT / "docs" / "ring.md", (BEGIN, END), command, table)
+        pages.put(pages.DOCS / "ring.md", "cells", command, table)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 import torch
 from ring_parts.fitting import CONDITIONS, World, fit, model_of, world_of
 from ring_parts.scores import rollout, scores, wiring
@@ -34,7 +33,6 @@ from neuroint.model import PopulationModel
 
 COLUMNS = 6  # units of a kind whose tuning is drawn
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- tables begin -->", "<!-- tables end -->"
 
 
 def identify(name: str, seed: int, updates: int, preset: str, folder: Path, draws: int) -> dict[str, Any]:
@@ -95,14 +93,6 @@ def draw(name: str, seed: int, preset: str, folder: Path, file: Path) -> None:
     connectivity_figure(pairs, file)
 
 
-def put_between_marks(page: Path, marks: tuple[str, str], command: str, text: str) -> None:
-    """Replace what stands between the marks of a page; says by which command, commit and date."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    about = f"`{command}`; table written at commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}."
-    before, rest = page.read_text().split(marks[0])
-    page.write_text(f"{before}{marks[0]}\n{about}\n\n{text}\n{marks[1]}{rest.split(marks[1])[1]}")
-
-
 def finished(folder: Path) -> list[dict[str, Any]]:
     """Results that are there, in the order of the conditions."""
     files = [folder / f"{name}-{seed}.json" for name in CONDITIONS for seed in range(100)]
@@ -134,12 +124,10 @@ def main() -> None:
     print(markdown(rows))
     if options.write_docs:
         command = "python benchmarks/ring_recovery.py --write-docs"
-        put_between_marks(
-            ROOT / "docs" / "ring.md", (BEGIN, END), command, f"Mean (range) over seeds.\n\n{markdown(rows)}"
-        )
+        pages.put(pages.DOCS / "ring.md", "tables", command, f"Mean (range) over seeds.\n\n{markdown(rows)}")
     if options.write_docs or options.figures:
-        draw("separated", 0, preset, folder, ROOT / "docs" / "ring.png")
-        draw_tuning(0, preset, folder, ROOT / "docs" / "ring_tuning.png")
+        draw("separated", 0, preset, folder, pages.DOCS / "ring.png")
+        draw_tuning(0, preset, folder, pages.DOCS / "ring_tuning.png")
 
 
 if __name__ == "__main__":

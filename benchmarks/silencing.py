@@ -13,12 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 import torch
 from silencing_parts.tables import markdown
 from silencing_parts.worlds import BIN_MS, WORLDS, World, told_by_each
@@ -35,8 +35,7 @@ from neuroint.seeding import derive, seed_everything
 from neuroint.train import train_trial
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "stndt.md"
-BEGIN, END = "<!-- silencing begin -->", "<!-- silencing end -->"
+PAGE = pages.DOCS / "stndt.md"
 CORES = ("stndt", "stndt_fixed")
 LAYERS = ("mean", "first")
 
@@ -190,16 +189,7 @@ def main() -> None:
     text = markdown(rows)
     print(text)
     if options.write_docs:
-        put_between_marks(text)
-
-
-def put_between_marks(text: str) -> None:
-    """Replace what stands between the marks of the page; says by which command, commit and date."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    about = f"`python benchmarks/silencing.py --write-docs`; tables written at commit {commit.stdout.strip()}, "
-    about += f"{time.strftime('%Y-%m-%d')}."
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{about}\n\n{text}\n{END}{rest.split(END)[1]}")
+        pages.put(PAGE, "silencing", "python benchmarks/silencing.py --write-docs", text)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pages
 import torch
 import yaml
 from jaxtyping import Float
@@ -33,9 +32,7 @@ from neuroint.recordings import open_data
 from neuroint.sweep.selection import representatives
 from neuroint.tracking.journal import SweepRecord
 
-ROOT = Path(__file__).parent.parent
-RECORDINGS = ROOT.parent / "shared" / "data"
-BEGIN, END = "<!-- tables begin -->", "<!-- tables end -->"
+RECORDINGS = Path(__file__).parents[2] / "shared" / "data"
 CROPS = 4  # of the validation tier, over which influence is averaged
 Matrix = Float[np.ndarray, "neurons neurons"]
 
@@ -195,15 +192,6 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def write_docs(rows: list[dict[str, Any]], draws: int, page: Path) -> None:
-    """Put the tables between the marks of the page."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    about = f"`python benchmarks/structure.py results --write-docs`, commit {commit.stdout.strip()}, "
-    about += f"{time.strftime('%Y-%m-%d')}, {draws} draws of every null.\n\n"
-    before, rest = page.read_text().split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n{about}{markdown(rows)}\n{END}{rest.split(END)[1]}")
-
-
 def main() -> None:
     """Compare, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -221,7 +209,8 @@ def main() -> None:
     if options.out:
         Path(options.out).write_text(json.dumps(rows, indent=1))
     if options.write_docs:
-        write_docs(rows, options.draws, ROOT / "docs" / "couplings.md")
+        command, about = "python benchmarks/structure.py results --write-docs", f"{options.draws} draws of every null"
+        pages.put(pages.DOCS / "couplings.md", "tables", command, markdown(rows), about=about)
 
 
 if __name__ == "__main__":

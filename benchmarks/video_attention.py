@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
 import torch
 
 from neuroint.analysis.attention_behavior import RUNNING, behavior_in_attention
@@ -40,8 +40,7 @@ from neuroint.seeding import seed_everything
 from neuroint.train import score_weights, train_trial
 
 ROOT = Path(__file__).parent.parent
-PAGE, FIGURE = ROOT / "docs" / "attention_maps.md", ROOT / "docs" / "attention_maps.png"
-BEGIN, END = "<!-- table begin -->", "<!-- table end -->"
+PAGE, FIGURE = pages.DOCS / "attention_maps.md", pages.DOCS / "attention_maps.png"
 METRIC = "single_trial_correlation"
 DEGREES_PER_PIXEL, GAZE_DEG, LATER_FRAMES = 3.5, 3.0, 15
 SWAP_SEED = 0
@@ -251,14 +250,6 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 _WAYS = ("own", "mispaired", "passed_on", "left_over")
 
 
-def write_docs(text: str, command: str) -> None:
-    """Put the table between its marks on the page."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-    about = f"`{command}`, commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}."
-    before, rest = PAGE.read_text().split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{about}\n\n{text}\n{END}{rest.split(END)[1]}")
-
-
 def main() -> None:
     """Fit, hold against behavior, print, draw and write."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -283,7 +274,7 @@ def main() -> None:
     drawn = FIGURE if options.write_docs else options.keep / "attention_maps.png"
     draw(options.cores[-1], "moving", 0, options.keep, drawn)
     if options.write_docs:
-        write_docs(markdown(rows), f"python benchmarks/video_attention.py --seeds {options.seeds}")
+        pages.put(PAGE, "table", f"python benchmarks/video_attention.py --seeds {options.seeds}", markdown(rows))
 
 
 def _refuse_others(file: Path, settings: str) -> None:
