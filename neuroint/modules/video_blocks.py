@@ -113,16 +113,14 @@ class DropPath(nn.Module):
         return x * kept / (1 - self.share)
 
 
-def remembering_less(block: nn.Module, again: bool, *given: Tensor | None) -> Tensor:
+def remembering_less(block: Callable[..., Tensor], again: bool, *given: Tensor) -> Tensor:
     """Run a block, and when asked to, run it again on the way back instead of keeping what is inside it."""
     if again and torch.is_grad_enabled():
         return checkpoint(block, *given, use_reentrant=False)  # pyright: ignore[reportReturnType]
     return block(*given)
 
 
-def group_by_group(
-    x: Sequence, block: nn.Module, again: bool, told: Float[Tensor, "sequences channel"] | Angles | None, *, each: bool
-) -> Sequence:
+def group_by_group(x: Sequence, block: Callable[..., Sequence], again: bool, rows: tuple[Tensor, ...] = ()) -> Sequence:
     """Run a block that mixes nothing between sequences; to remember less, on few of them at a time, and again.
 
     Then what is inside the block is held for ``TOKENS_AT_ONCE`` tokens, however long the clip. What is dropped in
@@ -130,25 +128,27 @@ def group_by_group(
 
     Args:
         x: all sequences.
-        block: takes sequences and what they are told.
+        block: takes sequences and their rows.
         again: whether to remember less.
-        told: a row for every sequence, or one thing for all of them.
-        each: which of the two.
+        rows: what else the block takes, a row for every sequence.
     """
     if not again:
-        return block(x, told)
-    parts = x.split(max(1, TOKENS_AT_ONCE // x.shape[1]))
-    tellings = told.split(len(parts[0])) if each and told is not None else [told] * len(parts)
-    return torch.cat(
-        [remembering_less(block, again, part, telling) for part, telling in zip(parts, tellings, strict=True)]
-    )
+        return block(x, *rows)
+    size = max(1, TOKENS_AT_ONCE // x.shape[1])
+    groups = zip(*(one.split(size) for one in (x, *rows)), strict=True)
+    return torch.cat([remembering_less(block, again, *group) for group in groups])
 
 
-def drawn_tokens(places: int, share: float, training: bool) -> Int[Tensor, " drawn"] | None:
-    """Draw which places a block sees in training, at least one, in order; None for all of them."""
+def drawn_tokens(x: Sequence, places: range, share: float, training: bool) -> Int[Tensor, " drawn"] | None:
+    """Draw which tokens a block sees in training: some of the places, at least one, and all others; in order.
+
+    None for all of them.
+    """
     if not training or share == 1:
         return None
-    return torch.randperm(places)[: max(1, round(share * places))].sort().values
+    drawn = torch.randperm(len(places))[: max(1, round(share * len(places)))] + places.start
+    others = [token for token in range(x.shape[1]) if token not in places]
+    return torch.cat([drawn, drawn.new_tensor(others)]).sort().values.to(x.device)
 
 
 def on_some_tokens(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -43,7 +43,7 @@ class _Block(nn.Module):
         """Add behavior and pupil, alike to all tokens of a frame."""
         return x if self.state is None or state is None else x + self.state(state)[:, None]
 
-    def forward(self, x: Sequence, state: Float[Tensor, "sequences channel"] | None) -> Sequence:
+    def forward(self, x: Sequence, state: Float[Tensor, "sequences channel"] | None = None) -> Sequence:
         """Run the block."""
         x = self.with_state(x, state)
         x = x + self.dropout(self.attention(self.attention_norm(x)))
@@ -133,9 +133,10 @@ class V1T(nn.Module):
     def forward(self, inputs: Inputs) -> Float[Tensor, "batch time channel height width"]:
         """Turn the inputs into features, frame by frame."""
         x, state = self._tokens(inputs), self._state(inputs)
+        rows = () if state is None else (state,)
         for block in self.blocks:
-            run = partial(group_by_group, block=block, again=self.recompute, told=state, each=True)
-            x = on_some_tokens(run, x, self._seen(x))
+            seen = drawn_tokens(x, range(1, x.shape[1]), self.token_share, self.training)
+            x = on_some_tokens(partial(group_by_group, block=block, again=self.recompute, rows=rows), x, seen)
         features = x[:, 1:].transpose(1, 2).unflatten(2, self.feature_shape[1:])
         return features.unflatten(0, (inputs.n_batch, inputs.n_frames))
 
@@ -163,11 +164,6 @@ class V1T(nn.Module):
         patches = functional.unfold(frames, self.patch_px, stride=self.stride_px).transpose(1, 2)
         tokens = torch.cat([self.extra.expand(len(frames), -1, -1), self.patches(patches)], dim=1)
         return self.token_dropout(tokens + self.places)
-
-    def _seen(self, x: Sequence) -> Int[Tensor, " seen"] | None:
-        """The extra token and some patches."""
-        drawn = drawn_tokens(x.shape[1] - 1, self.token_share, self.training)
-        return None if drawn is None else functional.pad(drawn + 1, (1, 0)).to(x.device)
 
     def _state(self, inputs: Inputs) -> Float[Tensor, "frames channel"] | None:
         """Behavior and pupil of every frame."""

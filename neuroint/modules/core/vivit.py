@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -203,19 +203,18 @@ class ViViT(nn.Module):
 
     def _run(self, inputs: Inputs, watch: Watch) -> Float[Tensor, "batch_places time width"]:
         x, state = self._tokens(inputs)
-        angles = self._places(x)
+        angles, places = self._places(x), range(self.grid[0] * self.grid[1])
         for index, block in enumerate(self.spatial):
             x = self.crossings[index](x, state) if len(self.crossings) else x
             watch("spatial", block, x, angles)
-            seen = self._seen(x)
-            told = angles if seen is None else angles[seen]
-            run = partial(group_by_group, block=block, again=self.recompute, told=told, each=False)
-            x = on_some_tokens(run, x, seen)
+            seen = drawn_tokens(x, places, self.token_share, self.training)
+            turning = partial(block, angles=angles if seen is None else angles[seen])
+            x = on_some_tokens(partial(group_by_group, block=turning, again=self.recompute), x, seen)
         x = self._by_place(x, inputs.n_batch)
         angles = rotary_angles(torch.arange(x.shape[1], dtype=torch.float64, device=x.device)[:, None], self.head_width)
         for block in self.temporal:
             watch("temporal", block, x, angles)
-            x = group_by_group(x, block, self.recompute, angles, each=False)
+            x = group_by_group(x, partial(block, angles=angles), self.recompute)
         return x
 
     def _tokens(self, inputs: Inputs) -> tuple[Sequence, Float[Tensor, "sequences channel"] | None]:
@@ -235,12 +234,6 @@ class ViViT(nn.Module):
         rows, columns = self.grid
         places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(x.device, torch.float64)
         return functional.pad(rotary_angles(places, self.head_width), (0, 0, 0, x.shape[1] - rows * columns))
-
-    def _seen(self, x: Sequence) -> Int[Tensor, " seen"] | None:
-        """Some places and all extra tokens."""
-        places = self.grid[0] * self.grid[1]
-        drawn = drawn_tokens(places, self.token_share, self.training)
-        return None if drawn is None else torch.cat([drawn, torch.arange(places, x.shape[1])]).to(x.device)
 
     def _by_place(self, x: Sequence, batch: int) -> Float[Tensor, "batch_places time width"]:
         """Leave out extra tokens, and let every place be a sequence over time."""
