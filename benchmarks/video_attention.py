@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ TRAINING = {
     "v1t": {"frames": 2, "batch_size": 32},  # frame by frame: many clips, few frames of each
     "vivit": {"frames": 8, "batch_size": 12},
 }
+_WAYS = ("own", "mispaired", "passed_on", "left_over")
 KINDS = {
     "x": "rollout x ~ pupil x",
     "y": "rollout y ~ pupil y",
@@ -180,7 +182,7 @@ def _numbers(found: Swap) -> dict[str, Any]:
     def told(one: Following) -> dict[str, float]:
         return {"correlation": one.correlation, "slope": one.slope, "p": one.p}
 
-    return {way: told(getattr(found, way)) for way in ("own", "mispaired", "passed_on", "left_over")}
+    return {way: told(getattr(found, way)) for way in _WAYS}
 
 
 @torch.no_grad()
@@ -230,24 +232,36 @@ def draw(core: str, name: str, seed: int, folder: Path, file: Path) -> None:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """A line per fit and pair."""
+    """A line per core, fit and pair, with the numbers of every seed."""
     lines = [
         "| core | fitted to | predicts | pair | own: r (p) | slope | mispaired | passed on | left over |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        cells = {way: f"{row[way]['correlation']:+.2f} ({row[way]['p']:.4f})" for way in _WAYS}
-        predicts = "" if row["predicts"] is None else f"{row['predicts']:.3f}"
-        seed = f", seed {row['seed']}" if row["seed"] else ""
+    for (core, fit, kind), given in groupby(sorted(rows, key=_place), _one):
+        seeds = list(given)
+        predicts = "" if seeds[0]["predicts"] is None else ", ".join(f"{row['predicts']:.3f}" for row in seeds)
+        slopes = ", ".join(f"{row['own']['slope']:+.2f}" for row in seeds)
+        cells = {way: _of_seeds([row[way] for row in seeds]) for way in _WAYS}
         lines.append(
-            f"| `{row['core']}` | {FITS[row['fit']].about}{seed} | {predicts} | {KINDS[row['kind']]} | "
-            f"{cells['own']} | {row['own']['slope']:+.2f} | {cells['mispaired']} | {cells['passed_on']} | "
-            f"{cells['left_over']} |"
+            f"| `{core}` | {FITS[fit].about} | {predicts} | {KINDS[kind]} | {cells['own']} | {slopes} | "
+            f"{cells['mispaired']} | {cells['passed_on']} | {cells['left_over']} |"
         )
     return "\n".join(lines)
 
 
-_WAYS = ("own", "mispaired", "passed_on", "left_over")
+def _one(row: dict[str, Any]) -> tuple[str, str, str]:
+    return row["core"], row["fit"], row["kind"]
+
+
+def _place(row: dict[str, Any]) -> tuple[int, ...]:
+    return list(CORES).index(row["core"]), list(FITS).index(row["fit"]), list(KINDS).index(row["kind"]), row["seed"]
+
+
+def _of_seeds(found: list[dict[str, float]]) -> str:
+    """Correlations of all seeds, and the range of their p."""
+    correlations = ", ".join(f"{one['correlation']:+.2f}" for one in found)
+    ends = dict.fromkeys(f"{end(one['p'] for one in found):.4f}" for end in (min, max))
+    return f"{correlations} ({' to '.join(ends)})"
 
 
 def main() -> None:
