@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -113,14 +116,37 @@ class DropPath(nn.Module):
         return x * kept / (1 - self.share)
 
 
-def remembering_less(block: Callable[..., Tensor], again: bool, *given: Tensor) -> Tensor:
-    """Run a block, and when asked to, run it again on the way back instead of keeping what is inside it."""
-    if again and torch.is_grad_enabled():
-        return checkpoint(block, *given, use_reentrant=False)  # pyright: ignore[reportReturnType]
-    return block(*given)
+def remembering_less(block: nn.Module, again: bool, *given: Tensor, **shared: Any) -> Tensor:
+    """Run a block, and when asked to, run it again on the way back instead of keeping what is inside it.
+
+    Running statistics of norms in it move once all the same.
+    """
+    if not (again and torch.is_grad_enabled()):
+        return block(*given, **shared)
+    contexts = partial(_contexts, block)
+    return checkpoint(block, *given, use_reentrant=False, context_fn=contexts, **shared)  # pyright: ignore[reportReturnType]
 
 
-def group_by_group(x: Sequence, block: Callable[..., Sequence], again: bool, rows: tuple[Tensor, ...] = ()) -> Sequence:
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Of the first run and of the second."""
+    return nullcontext(), _unmoved(block)
+
+
+@contextmanager
+def _unmoved(block: nn.Module) -> Iterator[None]:
+    """Put back what a run changed in the buffers of a block."""
+    before = [(buffer, buffer.clone()) for buffer in block.buffers()]
+    try:
+        yield
+    finally:  # torch leaves a second run by an exception once it has what it needs
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
+
+
+def group_by_group(
+    x: Sequence, block: nn.Module, again: bool, rows: tuple[Tensor, ...] = (), **shared: Any
+) -> Sequence:
     """Run a block that mixes nothing between sequences; to remember less, on few of them at a time, and again.
 
     Then what is inside the block is held for ``TOKENS_AT_ONCE`` tokens, however long the clip. What is dropped in
@@ -128,15 +154,16 @@ def group_by_group(x: Sequence, block: Callable[..., Sequence], again: bool, row
 
     Args:
         x: all sequences.
-        block: takes sequences and their rows.
+        block: takes sequences, their rows, and what all share.
         again: whether to remember less.
         rows: what else the block takes, a row for every sequence.
+        **shared: what it takes that is one for all.
     """
     if not again:
-        return block(x, *rows)
+        return block(x, *rows, **shared)
     size = max(1, TOKENS_AT_ONCE // x.shape[1])
     groups = zip(*(one.split(size) for one in (x, *rows)), strict=True)
-    return torch.cat([remembering_less(block, again, *group) for group in groups])
+    return torch.cat([remembering_less(block, again, *group, **shared) for group in groups])
 
 
 def drawn_tokens(x: Sequence, places: range, share: float, training: bool) -> Int[Tensor, " drawn"] | None:

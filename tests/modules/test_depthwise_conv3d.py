@@ -53,6 +53,18 @@ def test_only_the_published_form_sees_later_frames(causal):
     assert torch.equal(before, after) == causal
 
 
+def test_blocks_that_run_again_move_their_running_statistics_once():
+    given, found = inputs(), []
+    for recompute in (False, True):
+        torch.manual_seed(1)
+        core = small(recompute=recompute).train()
+        core(given).square().sum().backward()
+        gradients = {f"gradient of {name}": p.grad for name, p in core.named_parameters()}
+        found.append({**core.state_dict(), **gradients})
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-10, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def test_a_causal_clip_in_pieces_is_the_clip_in_one():
     core, given = small(causal=True), inputs(frames=10)
     lost, whole = core.lost_frames, core(given)
@@ -99,11 +111,12 @@ def test_a_neuron_reads_the_channels_of_its_group_alone():
 
 
 def test_in_training_whole_channels_are_dropped_for_a_clip():
-    facts = {"feature_shape": (8, 1, 1), "n_neurons": 1, "mean_drive": np.zeros(1, np.float32)}
+    facts = {"feature_shape": (64, 1, 1), "n_neurons": 1, "mean_drive": np.zeros(1, np.float32)}
     readout = readouts["cortex"].build({"groups": 1, "dropout": 0.5}, facts).train()
-    still = torch.ones(3, 6, 8, 1, 1)
+    still = torch.ones(3, 6, 64, 1, 1)
     drive = readout(still)
     torch.testing.assert_close(drive, drive[:, :1].expand_as(drive))
+    assert len(drive[:, 0, 0].unique()) == 3  # clips drop other channels: with 64 of them two alike are one in 2^64
 
 
 def test_a_query_finds_the_features_it_looks_for():

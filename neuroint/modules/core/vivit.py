@@ -208,13 +208,13 @@ class ViViT(nn.Module):
             x = self.crossings[index](x, state) if len(self.crossings) else x
             watch("spatial", block, x, angles)
             seen = drawn_tokens(x, places, self.token_share, self.training)
-            turning = partial(block, angles=angles if seen is None else angles[seen])
-            x = on_some_tokens(partial(group_by_group, block=turning, again=self.recompute), x, seen)
+            turned = angles if seen is None else angles[seen]
+            x = on_some_tokens(partial(group_by_group, block=block, again=self.recompute, angles=turned), x, seen)
         x = self._by_place(x, inputs.n_batch)
         angles = rotary_angles(torch.arange(x.shape[1], dtype=torch.float64, device=x.device)[:, None], self.head_width)
         for block in self.temporal:
             watch("temporal", block, x, angles)
-            x = group_by_group(x, partial(block, angles=angles), self.recompute)
+            x = group_by_group(x, block, self.recompute, angles=angles)
         return x
 
     def _tokens(self, inputs: Inputs) -> tuple[Sequence, Float[Tensor, "sequences channel"] | None]:
