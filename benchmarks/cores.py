@@ -3,10 +3,10 @@
 ``python benchmarks/cores.py``: forward and backward through core and readout, one clip of ``--frames`` frames (20
 beyond what the core consumes) of 36 x 64 pixels with two channels each of behavior and pupil (those of 2023),
 ``--neurons`` neurons (1000), float32, 2 threads, each in a process of its own. The floor is what the step's matrix
-products and convolutions would take at the speed of one product of 2048 x 2048 matrices in the same process: no
-formulation of the same operations is faster on this machine. Speed choices (fused attention, running blocks again on
-the way back, showing blocks half of the places) are to be held against the same core without. With dropout of maps
-torch's attention is not fused on a CPU: maps are held.
+products and convolutions would take at the speed of one product of 2048 x 2048 matrices in the same process: a
+yardstick, itself measured, so that a step may come out near it or a little below. Speed choices (fused attention,
+running blocks again on the way back, showing blocks half of the places) are to be held against the same core without.
+With dropout of maps torch's attention is not fused on a CPU: maps are held.
 """
 
 from __future__ import annotations

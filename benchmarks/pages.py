@@ -9,10 +9,17 @@ from pathlib import Path
 DOCS = Path(__file__).parent.parent / "docs"
 
 
+def commit() -> str:
+    """Name the commit that is checked out, with ``-dirty`` behind it where tracked files were changed since."""
+    told = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return subprocess.run(told, capture_output=True, text=True, check=True, cwd=DOCS).stdout.strip()
+
+
 def put(page: Path, section: str, command: str, text: str, *, about: str = "") -> None:
     """Replace what stands between the marks ``<!-- section begin -->`` and ``<!-- section end -->`` of a page.
 
-    The first line says by which command, at which commit and when it was written, and whatever ``about`` adds.
+    The first line says by which command, at which commit (or that files were changed since) and when it was written,
+    and whatever ``about`` adds.
 
     Raises:
         ValueError: the page does not have each mark once.
@@ -21,9 +28,6 @@ def put(page: Path, section: str, command: str, text: str, *, about: str = "") -
     found = page.read_text()
     if found.count(begin) != 1 or found.count(end) != 1:
         raise ValueError(f"{page.name} needs the marks {begin} and {end} once each; write them where the text belongs")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True, cwd=DOCS
-    )
-    first = f"`{command}`, commit {commit.stdout.strip()}, {time.strftime('%Y-%m-%d')}{about and ', ' + about}."
+    first = f"`{command}`, commit {commit()}, {time.strftime('%Y-%m-%d')}{about and ', ' + about}."
     before, rest = found.split(begin)
     page.write_text(f"{before}{begin}\n{first}\n\n{text}\n{end}{rest.split(end)[1]}")

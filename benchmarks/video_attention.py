@@ -61,6 +61,7 @@ CORES: dict[str, dict[str, Any]] = {
         "spatial_blocks": 2,
         "temporal_blocks": 1,
         "registers": 1,
+        "hidden_dropout": 0.0,
         "patch_dropout": 0.0,
         "drop_path": 0.0,
     },
@@ -167,13 +168,12 @@ def rows_of(core: str, name: str, seed: int, folder: Path, draws: int) -> list[d
     file = folder / f"{core}-{name}-{seed}-{draws}.json"
     if file.is_file():
         return json.loads(file.read_text())
+    commit = pages.commit()
     model, sessions, predicts = fitted(core, name, seed, folder)
     found = behavior_in_attention(model.core, sessions, DEV_TEST, later_frames=LATER_FRAMES, draws=draws)
     found["rate"] = rate_and_running(model, sessions, draws)
-    rows = [
-        {"core": core, "fit": name, "seed": seed, "predicts": predicts, "kind": kind, **_numbers(numbers)}
-        for kind, numbers in found.items()
-    ]
+    about = {"core": core, "fit": name, "seed": seed, "predicts": predicts, "commit": commit}
+    rows = [{**about, "kind": kind, **_numbers(numbers)} for kind, numbers in found.items()]
     file.write_text(json.dumps(rows, indent=1))
     return rows
 
@@ -276,7 +276,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.keep.mkdir(parents=True, exist_ok=True)
-    settings = json.dumps([SIZES, WORLDS, BLOCKS, CORES, TRAINING, {k: asdict(v) for k, v in FITS.items()}])
+    fits = {f"{core} {name}": configuration(core, fit, 0).flat() for core in CORES for name, fit in FITS.items()}
+    asked = [LATER_FRAMES, SWAP_SEED, SIZES, WORLDS, {name: asdict(fit) for name, fit in FITS.items()}]
+    settings = json.dumps([*asked, fits], default=str)
     _refuse_others(options.keep / "settings.json", settings)
     rows = []
     for core in options.cores:
@@ -288,7 +290,9 @@ def main() -> None:
     drawn = FIGURE if options.write_docs else options.keep / "attention_maps.png"
     draw(options.cores[-1], "moving", 0, options.keep, drawn)
     if options.write_docs:
-        pages.put(PAGE, "table", f"python benchmarks/video_attention.py --seeds {options.seeds}", markdown(rows))
+        command = f"python benchmarks/video_attention.py --seeds {options.seeds}"
+        fits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
+        pages.put(PAGE, "table", command, markdown(rows), about=f"fits of {fits}")
 
 
 def _refuse_others(file: Path, settings: str) -> None:

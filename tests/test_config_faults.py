@@ -201,6 +201,28 @@ def test_a_point_that_no_arm_can_start_from_is_refused(point, message):
     assert message in only_fault(minimal(search={"points": [point]}))
 
 
+@pytest.mark.parametrize(
+    ("search", "known", "trials", "behind"),
+    [
+        ({"trials": 1}, 2, 1, "; set search.trials: 2 or more"),
+        (
+            {"trials": 2, "reference_trials": 2},
+            2,
+            2,
+            ", the first of which begins from the best values of the reference;",
+        ),
+    ],
+)
+def test_points_that_a_search_never_gets_to_are_refused(search, known, trials, behind):
+    raw = minimal(search={"points": [{LEARNING: 0.001}, {LEARNING: 0.01}], **search})
+    message = f"would begin from {known} of them, but has {trials} trials{behind}"
+    faults = faults_of(raw)
+    assert faults
+    assert all(message in fault for fault in faults)
+    reached = minimal(search={"points": [{LEARNING: 0.001}, {LEARNING: 0.01}], **search, "trials": 3})
+    assert len(parse_sweep(reached).search.points) == 2
+
+
 def test_a_point_may_be_null_where_null_is_a_choice():
     raw = minimal(train={"ema": {"choice": [None, 0.9]}}, search={"points": [{"train.ema": None}]})
     assert parse_sweep(raw).search.points == [{"train.ema": None}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ def behavior_in_attention(
     running_channel: int = RUNNING,
     draws: int = 1999,
     seed: int = 0,
+    stride: int = 1,
 ) -> dict[str, Swap]:
     """Hold where a core looks against pupil and running, with recorded and with swapped behavior, in all sessions.
 
@@ -50,21 +52,16 @@ def behavior_in_attention(
         running_channel: of behavior.
         draws: of each null.
         seed: of swap and draws.
+        stride: ``train.frame_stride`` of the run that fitted it.
 
     Raises:
         ValueError: the core has no maps, a session has neither pupil nor behavior or no such channel, it has one clip,
             or behavior never varies.
     """
     given = {session.name: others(len(session.clips(tier)), seed) for session in sessions}
-    own, swapped = (
-        {
-            session.name: attention_of(
-                core, session, tier, given=given[session.name] if exchanged else None, later_frames=later_frames
-            )
-            for session in sessions
-        }
-        for exchanged in (False, True)
-    )
+    look = partial(attention_of, core, tier=tier, later_frames=later_frames, stride=stride)
+    own = {session.name: look(session) for session in sessions}
+    swapped = {session.name: look(session, given=given[session.name]) for session in sessions}
     recorded, exchanged = (
         _by_kind({name: pairs_of(name, one, running_channel) for name, one in side.items()}) for side in (own, swapped)
     )

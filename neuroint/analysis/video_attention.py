@@ -105,13 +105,6 @@ def center_of_mass(spatial: Float[np.ndarray, "*any rows columns"], grid: PlaceG
     return np.stack([x, y], axis=-1)
 
 
-def in_degrees(
-    center_px: Float[np.ndarray, "*any 2"], height: int, width: int, degrees_per_pixel: float
-) -> Float[np.ndarray, "*any 2"]:
-    """Turn pixels from the top left into visual degrees right of and below the middle of the frame."""
-    return (center_px - np.array([(width - 1) / 2, (height - 1) / 2])) * degrees_per_pixel
-
-
 def looked_back_at(maps: Maps, later_frames: int | None = None) -> Float[Tensor, " tokens"]:
     r"""Average how much each frame of a clip is looked at by later ones, relative to looking at all frames alike.
 
@@ -157,6 +150,7 @@ def attention_of(
     later_frames: int | None = None,
     heads: Heads = "mean",
     frames_at_once: int = 16,
+    stride: int = 1,
 ) -> Attention:
     """Run a fitted core over the clips of a tier, cut to the shortest, and see where it looks.
 
@@ -173,13 +167,15 @@ def attention_of(
         later_frames: see :func:`looked_back_at`.
         heads: see :func:`rollout`.
         frames_at_once: whose spatial maps are held.
+        stride: ``train.frame_stride`` of the run that fitted it: every so many frames of a clip are read, and frames
+            are counted among these.
 
     Raises:
         ValueError: the core has no maps of attention among places, the tier has no clip, or ``given`` does not name a
             clip for every clip.
     """
     watched = _attending(core)
-    clips, recorded = _recorded(session, tier)
+    clips, recorded = _recorded(session, tier, stride)
     told = recorded if given is None else [_with_behavior_of(recorded, *pair) for pair in _pairs(given, len(clips))]
     with evaluated(core), torch.no_grad():
         spatial, extra = zip(*(_spatial(watched, inputs, heads, frames_at_once) for inputs in told), strict=True)
@@ -210,15 +206,14 @@ def _attending(core: nn.Module) -> Attending:
     )
 
 
-def _recorded(session: Session, tier: str) -> tuple[Int[np.ndarray, " clips"], list[Inputs]]:
-    """Inputs of every clip of a tier, as batches of one."""
+def _recorded(session: Session, tier: str, stride: int) -> tuple[Int[np.ndarray, " clips"], list[Inputs]]:
+    """Every ``stride``-th frame of every clip of a tier, as batches of one."""
     clips = session.clips(tier)
     if not len(clips):
         raise ValueError(f"tier '{tier}' of session '{session.name}' holds no clip; name a tier that does")
     frames = int(session.lengths[clips].min())
-    return clips, [
-        collate(session.name, [int(clip)], [session.source.read(int(clip), 0, frames)]).inputs for clip in clips
-    ]
+    read = [collate(session.name, [int(clip)], [session.source.read(int(clip), 0, frames)]).inputs for clip in clips]
+    return clips, [inputs.map(lambda x: x[:, ::stride]) for inputs in read]
 
 
 def _pairs(given: Int[np.ndarray, " clips"], clips: int) -> list[tuple[int, int]]:

@@ -65,7 +65,9 @@ def parse_sweep(
     found += _resource_faults(sections["resources"])
     found += _budget_faults(sound, sections["search"], raw.get("reference"))
     if len(sound) == len(arms):
-        sections["search"]["points"] = _points(arms, sections["search"].get("points", []), found)
+        search = sections["search"]
+        search["points"] = _points(arms, search.get("points", []), found)
+        found += _reach_faults(arms, search, search["points"], raw.get("reference"))
     if found:
         raise ConfigError(list(dict.fromkeys(found)), source)
     made = {key: SECTIONS[key](**options) for key, options in sections.items()}
@@ -280,6 +282,23 @@ def _budget_faults(arms: Mapping[str, Arm], search: Mapping[str, Any], reference
         for path, one in searched.items():
             if sampler == "grid" and one.kind != "choice":
                 yield f"arms.{name}: {path} is {one.kind}; the grid sampler needs {{choice: [..]}}"
+
+
+def _reach_faults(
+    arms: Mapping[str, Arm], search: Mapping[str, Any], points: list[dict[str, Any]], reference: Any
+) -> Iterator[str]:
+    """Find points that an arm never gets to: where the reference is searched first, its best values come before."""
+    trials, first = (search.get(key, getattr(SearchConfig, key)) for key in ("trials", "reference_trials"))
+    whole = search.get("sampler", SearchConfig.sampler) == "grid"  # where every combination is tried
+    for name, arm in ({} if whole else arms).items():
+        known = sum(any(path in arm.distributions for path in point) for point in points)
+        left = max(first, trials - 1) if name == reference and first else trials - bool(first)
+        if known > left:
+            behind = ", the first of which begins from the best values of the reference" if first else ""
+            yield (
+                f"search.points: arm '{name}' would begin from {known} of them, but has {trials} trials{behind}; set "
+                f"search.trials: {known + bool(first)} or more, or give fewer points"
+            )
 
 
 def _points(arms: Mapping[str, Arm], points: list[dict[str, Any]], faults: list[str]) -> list[dict[str, Any]]:

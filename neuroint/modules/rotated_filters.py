@@ -37,10 +37,6 @@ def hermite_filters(side_px: int, order: int, rotations: int) -> Float[np.ndarra
     return found / np.linalg.norm(found[:1], axis=(2, 3), keepdims=True)
 
 
-def _hermite(n: int, x: Float[np.ndarray, "side side"]) -> Float[np.ndarray, "side side"]:
-    return hermval(x, np.eye(n + 1)[n])
-
-
 class RotatedConv(nn.Module):
     r"""Filter pictures by the same filters in several directions.
 

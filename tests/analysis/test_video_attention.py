@@ -10,7 +10,6 @@ from worlds import make_session
 from neuroint.analysis.video_attention import (
     attention_of,
     center_of_mass,
-    in_degrees,
     looked_at,
     looked_back_at,
     rollout,
@@ -93,10 +92,6 @@ def test_the_middle_of_mass_is_in_pixels_of_the_frame():
     np.testing.assert_allclose(center_of_mass(corner, padded), [4.5, 0.5])
 
 
-def test_degrees_are_counted_from_the_middle_of_the_frame():
-    np.testing.assert_allclose(in_degrees(np.array([[4.5, 3.5], [0.0, 4.5]]), 8, 10, 2.0), [[0, 0], [-9, 2]])
-
-
 @pytest.mark.parametrize("make", [vivit, v1t])
 def test_places_lie_where_the_core_cuts_its_blocks(make):
     """A place changes when a pixel within half a side of its middle does, and no other place."""
@@ -154,6 +149,18 @@ def test_a_core_is_looked_at_in_stretches_as_in_one_piece(make):
     np.testing.assert_allclose(found.extra[1], extra.numpy(), atol=1e-6)
     assert (found.extra > 0).all()
     np.testing.assert_array_equal(found.pupil[1], inputs.pupil[0, core.lost_frames :].numpy())
+
+
+def test_a_core_that_was_fitted_to_every_second_frame_is_looked_at_in_these():
+    core = vivit().eval()
+    found = attention_of(core, SESSION, VALIDATION, stride=2, later_frames=4)
+    clip = int(SESSION.clips(VALIDATION)[1])
+    inputs = collate("one", [clip], [SESSION.source.read(clip, 0, 40)]).inputs.map(lambda x: x[:, ::2])
+    maps = core.maps(inputs)
+    spatial, _ = looked_at(rollout(maps["spatial"]), core.place_grid)
+    np.testing.assert_allclose(found.spatial[1], spatial.numpy(), atol=1e-6)
+    np.testing.assert_allclose(found.temporal[1], looked_back_at(maps["temporal"], 4).numpy(), atol=1e-6)
+    np.testing.assert_array_equal(found.behavior[1], inputs.behavior[0, core.lost_frames :].numpy())
 
 
 def test_attention_over_time_is_known_for_cores_that_have_it():

@@ -72,6 +72,7 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
         "hidden": 8,
         "registers": 2,
         "dropout": 0.0,
+        "hidden_dropout": 0.0,
         "patch_dropout": 0.0,
         "drop_path": 0.0,
     },

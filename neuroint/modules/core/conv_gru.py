@@ -99,7 +99,8 @@ class ConvGruCore(nn.Module):
         ValueError: how long to remember without memory, lists of unequal lengths, even filters of the GRU or behind
             the first layer, or filters larger than the frames.
 
-    Source: the GRU baseline of Turishcheva et al. (2024), NeurIPS 37; filters after Ecker et al. (2019), ICLR.
+    Source: the GRU baseline of Turishcheva et al. (2024), NeurIPS 37; filters after Ecker et al. (2019), ICLR. Differs
+    from it: its penalties on filters of the picture (gamma_input, gamma_hidden) are left out.
     """
 
     reads: ClassVar[Reads] = Reads()
@@ -118,7 +119,7 @@ class ConvGruCore(nn.Module):
         memory_px: Count = 9,
         memory: bool = True,
         remembers_frames: Annotated[float, Field(gt=2)] | None = None,
-        momentum: Annotated[float, Field(gt=0, le=1)] = 0.1,
+        momentum: Annotated[float, Field(gt=0, le=1)] = 0.9,
         behavior: bool = True,
         smoothness: NonNegative = 0.0,
     ) -> None:

@@ -36,13 +36,22 @@ class _Block(nn.Module):
     """Attend and transform side by side, behind one norm and beside one shortcut."""
 
     def __init__(
-        self, width: int, heads: int, head_width: int, hidden: int, dropout: float, drop_path: float, *, causal: bool
+        self,
+        width: int,
+        heads: int,
+        head_width: int,
+        hidden: int,
+        dropout: float,
+        hidden_dropout: float,
+        drop_path: float,
+        *,
+        causal: bool,
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = SelfAttention(width, heads, head_width, dropout, causal=causal, bias=False)
         self.transform = nn.Sequential(
-            nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, width)
+            nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(hidden_dropout), nn.Linear(hidden, width)
         )
         self.drop_path = DropPath(drop_path)
 
@@ -107,12 +116,12 @@ class ViViT(nn.Module):
         hidden: width of the feed-forward part.
         registers: tokens of no place.
         state: how behavior and pupil come in.
-        dropout: of maps and inside the feed-forward part.
+        dropout: of maps.
+        hidden_dropout: inside the feed-forward part.
         patch_dropout: share of tubelets that are set to 0 in training.
         token_share: share of the places that a spatial block sees in training, drawn for every block; the others pass
             it by. Attention costs its square.
-        drop_path: share of sequences for which a branch is left out in training, in the last block of each kind; in
-            the first it is 0, in between it grows evenly.
+        drop_path: share of sequences for which a branch is left out in training, alike in all blocks.
         recompute: run blocks on few sequences at a time, and again on the way back instead of keeping what is inside
             them: less memory, more time.
 
@@ -120,7 +129,8 @@ class ViViT(nn.Module):
         ValueError: clips shorter than a tubelet, an odd head width, or inputs without what the core was built for.
 
     Source: Arnab et al. (2021), ICCV; for mouse V1 Li et al., ViV1T, NeurIPS 2023 Sensorium and its 2025 successor.
-    Differs from it: frames are not padded in time, dropped tubelets are zeros.
+    Differs from it: frames are not padded in time, dropped tubelets are zeros, rotations do not fade with distance
+    (xPos), places are turned by row and column, and temporal blocks have no registers.
     """
 
     takes_windows: ClassVar[bool] = True
@@ -144,6 +154,7 @@ class ViViT(nn.Module):
         registers: Index = 24,
         state: States = "channels",
         dropout: BelowOne = 0.04,
+        hidden_dropout: BelowOne = 0.21,
         patch_dropout: BelowOne = 0.17,
         token_share: OpenShare = 1.0,
         drop_path: BelowOne = 0.43,
@@ -170,7 +181,9 @@ class ViViT(nn.Module):
             _Crossing(self.state_channels, *sizes) for _ in range(spatial_blocks * (self.state == "cross_attention"))
         )
         self.spatial, self.temporal = (
-            nn.ModuleList(_Block(*sizes, hidden, dropout, share, causal=causal) for share in _growing(drop_path, count))
+            nn.ModuleList(
+                _Block(*sizes, hidden, dropout, hidden_dropout, drop_path, causal=causal) for _ in range(count)
+            )
             for causal, count in ((False, spatial_blocks), (True, temporal_blocks))
         )
         self.head_width = head_width
@@ -243,8 +256,3 @@ class ViViT(nn.Module):
 
 def _watch_nothing(kind: str, block: Any, x: Sequence, angles: Angles) -> None:
     """What training does with maps."""
-
-
-def _growing(share: float, count: int) -> list[float]:
-    """From 0 in the first block to ``share`` in the last."""
-    return [share * index / max(1, count - 1) for index in range(count)]
