@@ -10,9 +10,13 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 def commit() -> str:
-    """Name the commit that is checked out, with ``-dirty`` behind it where tracked files were changed since."""
-    told = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    return subprocess.run(told, capture_output=True, text=True, check=True, cwd=DOCS).stdout.strip()
+    """Name the commit that is checked out, with ``-dirty`` behind it where files beside the documents were changed."""
+    changed = _git("diff", "--name-only", "HEAD", "--", ".", ":!docs")
+    return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=True, cwd=DOCS.parent).stdout.strip()
 
 
 def put(page: Path, section: str, command: str, text: str, *, about: str = "") -> None:
