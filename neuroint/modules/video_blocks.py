@@ -123,8 +123,9 @@ def remembering_less(block: nn.Module, again: bool, *given: Tensor, **shared: An
     """
     if not (again and torch.is_grad_enabled()):
         return block(*given, **shared)
-    contexts = partial(_contexts, block)
-    return checkpoint(block, *given, use_reentrant=False, context_fn=contexts, **shared)  # pyright: ignore[reportReturnType]
+    # compiled code never repeats what it does to buffers, and takes no contexts
+    around = {} if torch.compiler.is_compiling() else {"context_fn": partial(_contexts, block)}
+    return checkpoint(block, *given, use_reentrant=False, **around, **shared)  # pyright: ignore[reportReturnType]
 
 
 def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

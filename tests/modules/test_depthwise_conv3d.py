@@ -1,5 +1,10 @@
 """The deep core of depthwise filters: published sizes, its parts by hand, and what its causal form does not see."""
 
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +68,27 @@ def test_blocks_that_run_again_move_their_running_statistics_once():
         found.append({**core.state_dict(), **gradients})
     for name, value in found[0].items():
         torch.testing.assert_close(found[1][name], value, rtol=1e-10, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.slow
+def test_blocks_that_run_again_can_be_compiled():
+    script = f"""
+        import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import torch
+        from test_depthwise_conv3d import inputs, small
+        torch.manual_seed(0)
+        given = inputs()
+        for backend in (None, "aot_eager"):
+            torch.manual_seed(1)
+            core = small(recompute=True).train()
+            run = core if backend is None else torch.compile(core, backend=backend, fullgraph=True)
+            run(given).square().sum().backward()
+            found = [*core.state_dict().values(), *(p.grad for p in core.parameters())]
+            torch.testing.assert_close(found, found if backend is None else eager, rtol=1e-8, atol=1e-8)
+            eager = found
+    """  # a process of its own: torch.compile cannot read through the tests' checks of shapes
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_causal_clip_in_pieces_is_the_clip_in_one():
