@@ -158,6 +158,7 @@ def test_a_cells_past_and_its_neighbors_predict_a_head_direction_cell_after_one_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_a_readout_of_energies_learns_v4_in_a_few_epochs(asked):
     sweep, session = asked("v4", "train.epochs=3", "train.ema=null")
     values = {"readout.weight_l1": 3e-4, "optimizer.learning_rate": 4e-3}
