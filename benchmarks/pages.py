@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
+from functools import cache
 from pathlib import Path
+
+from neuroint.tracking.environment import provenance
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 
+@cache  # or else the first page that is written would make the second one dirty
 def commit() -> str:
-    """Name the commit that is checked out, with ``-dirty`` behind it where files beside the documents were changed."""
-    changed = _git("diff", "--name-only", "HEAD", "--", ".", ":!docs")
-    return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
-
-
-def _git(*words: str) -> str:
-    return subprocess.run(["git", *words], capture_output=True, text=True, check=True, cwd=DOCS.parent).stdout.strip()
+    """Name the commit that is checked out, with ``-dirty`` behind it where tracked files were changed since."""
+    made = provenance()
+    return made["git_commit"][:7] + ("-dirty" if made["git_dirty"] == "true" else "")
 
 
 def put(page: Path, section: str, command: str, text: str, *, about: str = "") -> None:

@@ -287,12 +287,12 @@ def main() -> None:
                 found = rows_of(core, name, seed, options.keep, options.draws)
                 print(markdown(found), flush=True)
                 rows += found
-    drawn = FIGURE if options.write_docs else options.keep / "attention_maps.png"
-    draw(options.cores[-1], "moving", 0, options.keep, drawn)
     if options.write_docs:
         command = f"python benchmarks/video_attention.py --seeds {options.seeds}"
         fits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
         pages.put(PAGE, "table", command, markdown(rows), about=f"fits of {fits}")
+    drawn = FIGURE if options.write_docs else options.keep / "attention_maps.png"
+    draw(options.cores[-1], "moving", 0, options.keep, drawn)
 
 
 def _refuse_others(file: Path, settings: str) -> None:

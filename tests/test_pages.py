@@ -19,7 +19,7 @@ def test_a_section_is_replaced_with_the_command_that_made_it(tmp_path):
     pages.put(page, "a", "python it.py", "| new |", about="3 draws")
     first = re.search(r"<!-- a begin -->\n(.*)\n", page.read_text())
     assert first
-    assert re.fullmatch(r"`python it.py`, commit [0-9a-f]{7,}(-dirty)?, \d{4}-\d\d-\d\d, 3 draws\.", first[1])
+    assert re.fullmatch(r"`python it.py`, commit [0-9a-z]{7}(-dirty)?, \d{4}-\d\d-\d\d, 3 draws\.", first[1])
     assert page.read_text() == MARKED.replace("old", f"{first[1]}\n\n| new |")
 
 
