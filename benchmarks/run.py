@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+import pages
+
 HERE = Path(__file__).parent
 BENCHMARKS = {
     "loader": ["loader.py"],
@@ -39,7 +41,7 @@ def main() -> int:
         options.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     results = HERE / "results"
     results.mkdir(exist_ok=True)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    commit = pages.commit()  # before results make the tree dirty
     failed = 0
     for name in asked.names or BENCHMARKS:
         out = results / f"{name}.json"
@@ -51,7 +53,7 @@ def main() -> int:
             continue
         about = {
             "command": " ".join(["python", f"benchmarks/{script}", *given]),
-            "commit": commit.stdout.strip(),
+            "commit": commit,
             "date": time.strftime("%Y-%m-%d"),
             "seconds": round(time.time() - began),
             "python": platform.python_version(),
